@@ -1,0 +1,272 @@
+#!/usr/bin/env tsx
+/**
+ * The main job on one machine: three nodes, one volume with three replicas, a node lost while data is
+ * written, every byte proved afterwards on each replica by itself.
+ * Usage: npm run quickstart [-- --once] [-- --down] [-- --folder=DIR]
+ *   --once  tear everything down at the end; exit 0 only if every check held
+ *   --down  stop the cluster that an earlier run left up
+ * Invariants: Ctrl-C at any point leaves no process; a folder left by a killed run never stops the next.
+ */
+import { mkdirSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { parseArgs } from "node:util";
+import type { Replica, Volume } from "#common/openapi/model.ts";
+import { type EngineNode, LocalCluster, until } from "../cluster/local.ts";
+import {
+  bold,
+  dim,
+  elapsedSeconds,
+  green,
+  line,
+  mib,
+  ok,
+  progress,
+  red,
+  scene,
+  yellow,
+} from "./show.ts";
+import { digest, VerifyIo } from "./verify_io.ts";
+
+const { values } = parseArgs({
+  options: {
+    once: { type: "boolean", default: false },
+    down: { type: "boolean", default: false },
+    folder: { type: "string", default: path.join(os.tmpdir(), "mayastor-quickstart") },
+  },
+});
+const folder = path.resolve(values.folder);
+const VOLUME = "ec4e66fd-3b33-4439-b504-d49aba53da26";
+const VOLUME_BYTES = 256 * 1024 * 1024;
+/** What the checks write to: the volume less the room that each replica keeps for itself. */
+const AREA_BYTES = 248 * 1024 * 1024;
+/** User data starts here on each replica. */
+const REPLICA_DATA_OFFSET = 5 * 1024 * 1024;
+
+const interrupted = new AbortController();
+const signal = interrupted.signal;
+const running: { cluster: LocalCluster | null; writer: VerifyIo | null } = {
+  cluster: null,
+  writer: null,
+};
+
+async function tearDown(): Promise<void> {
+  running.writer?.kill();
+  await running.cluster?.stop("SIGKILL");
+  rmSync(folder, { recursive: true, force: true });
+}
+
+for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.on(name, () => {
+    if (signal.aborted) return;
+    console.log(`\n${yellow("interrupted")}: stopping everything`);
+    interrupted.abort(new Error("interrupted"));
+  });
+}
+
+const describe = (volume: Volume): string => {
+  const text = volume.state.status;
+  return text === "Online" ? green(text) : yellow(text);
+};
+
+/** The replica's rebuild in per cent, from the volume's topology; null when none runs. */
+function rebuildPercent(volume: Volume): number | null {
+  for (const replica of Object.values(volume.state.replica_topology)) {
+    const percent = replica["rebuild-progress"];
+    if (percent !== undefined) return percent;
+  }
+  return null;
+}
+
+async function start(): Promise<LocalCluster> {
+  scene("1. A cluster of three nodes");
+  const left = await LocalCluster.clear(folder);
+  if (left.length > 0) line(`ended what an earlier run had left: ${left.join(", ")}`);
+  mkdirSync(folder, { recursive: true });
+  const cluster = await LocalCluster.create({
+    folder,
+    engines: 3,
+    diskMiB: 1024,
+    coreArgs: ["--reconcile-period", "1s", "--reconcile-idle-period", "2s", "--cache-period", "2s"],
+  });
+  running.cluster = cluster;
+  await cluster.start(signal);
+  ok(
+    `etcd, agent-core, api-rest and three io-engines are up: ${cluster.nodes.map((n) => `${n.name} ${n.address}`).join(", ")}`,
+  );
+  await cluster.createPools();
+  ok(
+    `a pool on each node: ${cluster.nodes.map((n) => n.pool).join(", ")} (${mib(1024 * 1024 * 1024)} each)`,
+  );
+  return cluster;
+}
+
+async function makeVolume({ rest, nodes }: LocalCluster): Promise<string> {
+  scene("2. One volume, three replicas");
+  await rest.createVolume(VOLUME, { size: VOLUME_BYTES, replicas: 3 });
+  const volume = await rest.publish(VOLUME, nodes[0]?.name);
+  const uri = volume.state.target?.deviceUri;
+  if (!uri) throw new Error("The volume is published but has no device URI");
+  ok(`volume ${VOLUME}: ${describe(volume)}, served by ${volume.state.target?.node}`);
+  line(dim(uri));
+  return uri;
+}
+
+interface LossFigures {
+  readonly degradedAfterMs: number;
+  readonly rebuildSeconds: number;
+  readonly rebuiltBytes: number | null;
+  readonly partial: boolean;
+}
+
+/** Kills the engine of a replica while the writer runs, brings it back, waits for Online. */
+async function loseANode(local: LocalCluster, victim: EngineNode): Promise<LossFigures> {
+  scene(`3. Kill ${victim.name} while data is written`);
+  const before = performance.now();
+  await local.endEngine(victim, "SIGKILL");
+  line(`${red("kill -9")} of ${victim.name}'s engine`);
+  const degraded = await until(
+    "the volume to be Degraded",
+    async () => {
+      const volume = await local.rest.volume(VOLUME);
+      return volume.state.status === "Degraded" ? volume : null;
+    },
+    { seconds: 60, signal },
+  );
+  const degradedAfterMs = performance.now() - before;
+  ok(`volume is ${describe(degraded)}; I/O goes on with two replicas`);
+  await new Promise((resolve) => setTimeout(resolve, 2000)); // let writes pile up that it misses
+  local.startEngine(victim);
+  line(`started ${victim.name}'s engine again: its pool is imported, its replica caught up`);
+  const restarted = performance.now();
+  let rebuildStarted: number | null = null;
+  await until(
+    "the volume to be Online again",
+    async () => {
+      const volume = await local.rest.volume(VOLUME);
+      const percent = rebuildPercent(volume);
+      if (percent !== null) {
+        rebuildStarted ??= performance.now();
+        progress("rebuild", percent);
+      }
+      return (
+        volume.state.status === "Online" && Object.keys(volume.state.replica_topology).length === 3
+      );
+    },
+    { seconds: 240, everyMs: 100, signal },
+  );
+  const rebuildSeconds = (performance.now() - (rebuildStarted ?? restarted)) / 1000;
+  ok(`volume is ${green("Online")} again, all three replicas healthy`);
+  return { degradedAfterMs, rebuildSeconds, rebuiltBytes: null, partial: false };
+}
+
+/** Reads everything back through the nexus, then from each replica without it. */
+async function verify(local: LocalCluster, uri: string, journal: string): Promise<void> {
+  scene("4. Verify every block, then each replica by itself");
+  const through = await VerifyIo.run(["verify", "--uri", uri, "--journal", journal]);
+  ok(`through the nexus: ${through.result?.["blocks"] ?? "all"} blocks hold what was acknowledged`);
+  await local.rest.unpublish(VOLUME);
+  const replicas: Replica[] = (await local.rest.replicas()).toSorted((a, b) =>
+    a.node.localeCompare(b.node),
+  );
+  if (replicas.length !== 3) throw new Error(`Expected 3 replicas, found ${replicas.length}`);
+  const digests: string[] = [];
+  for (const replica of replicas) {
+    const replicaUri = await local.rest.shareReplica(replica);
+    const args = ["--uri", replicaUri, "--offset-bytes", String(REPLICA_DATA_OFFSET)];
+    await VerifyIo.run(["verify", ...args, "--journal", journal]);
+    digests.push(await digest(replicaUri, AREA_BYTES, REPLICA_DATA_OFFSET));
+    ok(`replica on ${replica.node}: every block right`);
+    await local.rest.unshareReplica(replica);
+  }
+  if (new Set(digests).size !== 1)
+    throw new Error("The replicas differ byte by byte though each block verified");
+  ok(`the three replicas are identical, byte by byte, over ${mib(AREA_BYTES)}`);
+}
+
+function summary(local: LocalCluster, loss: LossFigures, write: VerifyIo, seconds: number): void {
+  const result = write.events.findLast((event) => event.event === "result");
+  const stall = Math.max(0, ...write.events.map((event) => event.stall_ms ?? 0));
+  const rows: [string, string][] = [
+    ["acknowledged writes", `${result?.writes ?? "?"} of 4 KiB, none lost`],
+    [
+      "write rate",
+      `${((result?.writes ?? 0) / seconds).toFixed(0)} a second at queue depth 16 (all processes share this machine)`,
+    ],
+    ["write latency", `p50 ${result?.p50_us ?? "?"} µs, p99 ${result?.p99_us ?? "?"} µs`],
+    ["longest stall", `${stall.toFixed(0)} ms, around the kill`],
+    ["Degraded shown after", `${loss.degradedAfterMs.toFixed(0)} ms`],
+    ["rebuild", `${loss.rebuildSeconds.toFixed(1)} s`],
+  ];
+  for (const node of local.nodes) {
+    const usage = local.usage(node.name);
+    if (usage) rows.push([`${node.name} memory`, mib(usage.rssBytes)]);
+  }
+  scene("Summary");
+  for (const [name, value] of rows) console.log(`  ${name.padEnd(22)} ${value}`);
+}
+
+async function run(): Promise<void> {
+  const local = await start();
+  const uri = await makeVolume(local);
+  const journal = path.join(folder, "journal");
+  const writeStarted = performance.now();
+  const writer = new VerifyIo([
+    ...["write", "--uri", uri, "--bytes", String(AREA_BYTES), "--journal", journal],
+    ...["--seed", "2", "--qd", "16", "--read-percent", "20", "--retry-seconds", "60"],
+  ]);
+  running.writer = writer;
+  await new Promise((resolve) => setTimeout(resolve, 3000)); // some healthy seconds first
+  line(`writing and reading back a seeded pattern through NVMe/TCP`);
+  const victim = local.nodes[2];
+  if (!victim) throw new Error("The cluster has fewer than three nodes");
+  const loss = await loseANode(local, victim);
+  writer.stop();
+  const written = await writer.finished;
+  if (written.code !== 0)
+    throw new Error(`The writer failed: ${JSON.stringify(written.result)} ${written.stderr}`);
+  const seconds = (performance.now() - writeStarted) / 1000;
+  ok(`writer stopped after ${written.result?.writes ?? "?"} acknowledged writes, no I/O error`);
+  await verify(local, uri, journal);
+  await local.rest.publish(VOLUME, local.nodes[0]?.name);
+  summary(local, loss, writer, seconds);
+}
+
+function nextCommands(local: LocalCluster): void {
+  const plugin = `plugin/kubectl-mayastor -r ${local.rest.url}`;
+  console.log(`
+${bold("The cluster stays up. Try next:")}
+  ${plugin} get volumes
+  ${plugin} get volume-replica-topology ${VOLUME}
+  ${plugin} get nodes
+  ${plugin} scale volume ${VOLUME} 2
+  curl -s ${local.rest.url}/v0/pools
+  build/release/perf --uri '$(URI of the volume: get volume -o json)' --rw randread --qd 32
+  npm run quickstart -- --down      ${dim("stops it and removes its files")}
+${dim(`logs and disks: ${folder}`)}`);
+}
+
+if (values.down) {
+  const ended = await LocalCluster.clear(folder);
+  console.log(ended.length > 0 ? `stopped: ${ended.join(", ")}` : "nothing was running");
+} else {
+  try {
+    await run();
+    console.log(`\n${green("Every check held")} in ${elapsedSeconds().toFixed(0)} s.`);
+    if (values.once) await tearDown();
+    else if (running.cluster) nextCommands(running.cluster);
+  } catch (error) {
+    if (!signal.aborted) {
+      const explained = running.cluster?.explain(error) ?? error;
+      console.error(
+        `\n${red("failed")}: ${explained instanceof Error ? explained.message : String(explained)}`,
+      );
+    }
+    if (signal.aborted || values.once) await tearDown();
+    else
+      console.error(
+        `The cluster is left as it is; logs: ${folder}/log. End it: npm run quickstart -- --down`,
+      );
+    process.exitCode = signal.aborted ? 130 : 1;
+  }
+}

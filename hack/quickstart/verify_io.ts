@@ -1,0 +1,106 @@
+/**
+ * The native verify_io tool as an object: a writer that knows which writes were acknowledged, and
+ * checks that read everything back. Its JSON lines become typed events.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import path from "node:path";
+import { createInterface } from "node:readline";
+
+const program = path.resolve(import.meta.dirname, "..", "..", "build", "release", "verify_io");
+
+/** One JSON line of the tool. Numbers are absent where an event does not have them. */
+export interface VerifyEvent {
+  readonly event: string;
+  readonly ok?: boolean;
+  readonly iops?: number;
+  readonly p50_us?: number;
+  readonly p99_us?: number;
+  readonly p999_us?: number;
+  readonly max_us?: number;
+  readonly stall_ms?: number;
+  readonly max_stall_ms?: number;
+  readonly writes?: number;
+  readonly reads?: number;
+  readonly blocks?: number;
+  readonly mib?: number;
+  readonly crc32c?: string;
+  readonly [field: string]: unknown;
+}
+
+export interface Finished {
+  readonly code: number;
+  readonly events: readonly VerifyEvent[];
+  readonly result: VerifyEvent | null;
+  readonly stderr: string;
+}
+
+export class VerifyIo {
+  readonly finished: Promise<Finished>;
+  readonly events: VerifyEvent[] = [];
+  readonly #child: ChildProcess;
+
+  constructor(args: readonly string[], onEvent?: (event: VerifyEvent) => void) {
+    if (!existsSync(program))
+      throw new Error(`Cannot run ${program}: not built; run npm run build`);
+    const child = spawn(program, args, { stdio: ["pipe", "pipe", "pipe"] });
+    this.#child = child;
+    let stderr = "";
+    child.stderr.on("data", (chunk: Buffer) => {
+      stderr += chunk.toString();
+    });
+    const lines = createInterface({ input: child.stdout });
+    lines.on("line", (text) => {
+      const event = JSON.parse(text) as VerifyEvent; // our own tool's output
+      this.events.push(event);
+      onEvent?.(event);
+    });
+    const read = new Promise((resolve) => lines.once("close", resolve));
+    this.finished = new Promise((resolve, reject) => {
+      child.once("error", reject);
+      child.once("close", (code, signal) => {
+        void read.then(() => {
+          const result = this.events.findLast((event) => event.event === "result") ?? null;
+          resolve({ code: code ?? (signal ? 128 : 1), events: this.events, result, stderr });
+        });
+      });
+    });
+  }
+
+  /** Asks the writer to flush and finish. */
+  stop(): void {
+    this.#child.kill("SIGTERM");
+  }
+
+  kill(): void {
+    this.#child.kill("SIGKILL");
+  }
+
+  /** Runs the tool to its end; @throws with its words when it does not end well. */
+  static async run(args: readonly string[]): Promise<Finished> {
+    const finished = await new VerifyIo(args).finished;
+    if (finished.code !== 0) {
+      const mismatches = finished.events.filter((e) => e.event === "mismatch").slice(0, 5);
+      const said = [
+        ...mismatches.map((e) => JSON.stringify(e)),
+        JSON.stringify(finished.result),
+        finished.stderr,
+      ];
+      throw new Error(
+        `verify_io ${args.join(" ")}\nexited with ${finished.code}:\n${said.join("\n")}`,
+      );
+    }
+    return finished;
+  }
+}
+
+/** One number for the first `bytes` of a device from `offsetBytes` on, to compare replicas. */
+export async function digest(uri: string, bytes: number, offsetBytes: number): Promise<string> {
+  const finished = await VerifyIo.run([
+    ...["digest", "--uri", uri, "--bytes", String(bytes), "--offset-bytes", String(offsetBytes)],
+  ]);
+  return finished.events
+    .filter((event) => event.event === "digest")
+    .map((event) => event.crc32c)
+    .join(" ");
+}
