@@ -2,10 +2,14 @@
 import { mkdtempSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import type { TestContext } from "node:test";
 import type { Replica, Volume } from "#common/openapi/model.ts";
 import { LocalCluster, type LocalClusterOptions, until } from "../../hack/cluster/local.ts";
 import { digest, VerifyIo } from "../../hack/quickstart/verify_io.ts";
+
+/** What a test context or a suite offers for clean-up. */
+export interface Cleanup {
+  after(callback: () => Promise<unknown> | void): void;
+}
 
 /** User data starts here on each replica of a volume. */
 export const REPLICA_DATA_OFFSET = 5 * 1024 * 1024;
@@ -16,7 +20,7 @@ export const QUICK_CORE = [
 ];
 
 export async function startCluster(
-  t: TestContext,
+  t: Cleanup,
   options: Partial<Omit<LocalClusterOptions, "folder">> = {},
 ): Promise<LocalCluster> {
   const folder = mkdtempSync(path.join(os.tmpdir(), "mayastor-test-"));
@@ -28,7 +32,7 @@ export async function startCluster(
     coreArgs: QUICK_CORE,
     ...options,
   });
-  await cluster.start(t.signal);
+  await cluster.start();
   await cluster.createPools();
   return cluster;
 }
@@ -71,7 +75,7 @@ export async function untilStatus(
 }
 
 /** A verifying writer that ends with the test. */
-export function startWriter(t: TestContext, args: readonly string[]): VerifyIo {
+export function startWriter(t: Cleanup, args: readonly string[]): VerifyIo {
   const writer = new VerifyIo(["write", ...args]);
   t.after(() => writer.kill());
   return writer;
