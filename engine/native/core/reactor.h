@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/buffer.h"
 #include "core/ring.h"
 #include "core/task.h"
 
@@ -65,6 +66,7 @@ struct ReactorOptions {
   bool poll = false;          // never sleep
   uint64_t spin_ns = 20'000;  // how long to spin without work before sleeping
   uint64_t max_sleep_ns = 1'000'000'000;
+  size_t buffer_limit_bytes = 256u << 20;  // of its BufferPool; mapped as needed
 };
 
 struct ReactorStats {  // since start; written by the reactor, read by anyone
@@ -85,6 +87,7 @@ class Reactor final {
   [[nodiscard]] Clock& clock() noexcept { return *clock_; }
   [[nodiscard]] uint64_t now_ns() const noexcept { return now_ns_; }  // as of this turn's start
   [[nodiscard]] const ReactorStats& stats() const noexcept { return stats_; }
+  [[nodiscard]] BufferPool& buffers() noexcept { return buffers_; }  // own thread
 
   // Any thread.
   void send(Message* message) noexcept;
@@ -112,15 +115,22 @@ class Reactor final {
  private:
   friend class Timer;
   friend class TurnEndHook;
+  bool turn(uint64_t wait_ns);
   bool run_messages();
   bool run_timers();
-  void run_turn_end_hooks();
+  bool run_turn_end_hooks();
+  [[nodiscard]] uint64_t sleep_limit_ns(uint64_t wanted_ns) noexcept;
+  void refresh_cpu_time() noexcept;
   void arm(Timer& timer, uint64_t at_ns);
   void disarm(Timer& timer) noexcept;
+  void sift_up(size_t index) noexcept;
+  void sift_down(size_t index) noexcept;
+  void place(size_t index, Timer* timer) noexcept;
 
   const ReactorOptions options_;
   std::unique_ptr<Ring> ring_;
   std::shared_ptr<Clock> clock_;
+  BufferPool buffers_;
   uint64_t now_ns_ = 0;
   std::atomic<Message*> inbox_{nullptr};  // LIFO of senders, reversed by the reader
   std::atomic<bool> sleeping_{false};

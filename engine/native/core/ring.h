@@ -3,7 +3,8 @@
 // disks and network that tear, lose, delay, reorder and vanish by seed), so every fault can be
 // replayed. Owner: one reactor; every method runs on its thread. Files may be used by several rings
 // at once. Invariants: a RingOp is owned by its submitter until done() is called exactly once,
-// always from poll(), never from inside the submitting call; buffers stay valid until then.
+// always from poll(), never from inside the submitting call; buffers and iovec arrays stay valid
+// until then. Sockets and listeners are destroyed on the ring's thread, or after it has ended.
 #pragma once
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -28,8 +29,8 @@ struct RingOp {
   void (*done)(RingOp* op, int32_t result) noexcept = nullptr;  // bytes >= 0 or negative errno
 };
 
-// An open file or block device.
-class File {
+// An open file or block device; it must outlive its operations.
+class File : public std::enable_shared_from_this<File> {
  public:
   virtual ~File() = default;  // closes
   [[nodiscard]] virtual uint64_t size_bytes() const noexcept = 0;
@@ -38,6 +39,8 @@ class File {
   [[nodiscard]] virtual bool is_block_device() const noexcept = 0;
   [[nodiscard]] virtual bool direct_io() const noexcept = 0;         // page cache bypassed
   [[nodiscard]] virtual bool supports_discard() const noexcept = 0;  // punch_hole works
+  // Completed writes may be lost with the power until flush() (or durable): true unless known.
+  [[nodiscard]] virtual bool has_volatile_cache() const noexcept { return true; }
 };
 
 struct FileOptions {
