@@ -1,0 +1,249 @@
+// Metadata writes and claims: see blobstore.h. Loading is in blobstore_load.cc, operations on blobs
+// in blobstore_ops.cc, data areas in blobstore_data.cc.
+#include "lvs/blobstore.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/reactor.h"
+#include "lvs/io_error.h"
+
+namespace mayastor {
+
+using lvs_format::BlobMetadata;
+using lvs_format::kPageSize;
+using lvs_format::Page;
+
+Blobstore::~Blobstore() = default;
+
+Task<Result<void>> Blobstore::open_base() {
+  home_ = &Reactor::current();
+  auto channel = co_await base_->open_channel();
+  if (!channel.ok()) co_return channel.error();
+  channel_ = channel.take();
+  page_buffer_ = AlignedBuffer(kPageSize);
+  super_image_ = AlignedBuffer(kPageSize);
+  co_return Result<void>();
+}
+
+lvs_format::Limits Blobstore::limits() const noexcept {
+  lvs_format::Limits limits;
+  limits.total_clusters = super_.total_clusters();
+  limits.first_data_cluster = super_.md_clusters();
+  limits.md_len = super_.md_len;
+  return limits;
+}
+
+std::shared_ptr<Blob> Blobstore::super_blob() const {
+  const auto at = blobs_.find(super_.super_blob);
+  return at == blobs_.end() ? nullptr : at->second;
+}
+
+Error Blobstore::fail(IoStatus status, std::string_view what) {
+  Error error = io_error(status, std::string(what));
+  if (!failed_) {
+    failed_ = Error{ErrorCode::kFailedPrecondition,
+                    "pool takes no changes since its metadata could not be written; repair the "
+                    "device and import the pool again (" +
+                        error.message + ")",
+                    error.error_number};
+  }
+  return error;
+}
+
+Task<IoStatus> Blobstore::barrier() {
+  if (!base_->has_volatile_cache()) co_return io_status::kOk;
+  co_return co_await flush(*channel_);
+}
+
+Task<Result<void>> Blobstore::begin_change() {
+  if (failed_) co_return *failed_;
+  if (!on_disk_clean_) co_return Result<void>();
+  super_.clean = false;
+  auto written = co_await write_super();
+  if (written.ok()) on_disk_clean_ = false;
+  co_return written;
+}
+
+Task<Result<void>> Blobstore::write_super() {
+  lvs_format::encode_super(super_, std::span<uint8_t, kPageSize>(super_image_.data(), kPageSize));
+  const IoStatus status = co_await write(*channel_, 0, super_image_.data(), kPageSize, true);
+  if (!status.ok()) co_return fail(status, "Cannot write the pool's super block");
+  co_return Result<void>();
+}
+
+Task<Result<void>> Blobstore::write_page(uint32_t page, const Page* image, bool durable) {
+  std::memcpy(page_buffer_.data(), image->data(), kPageSize);
+  const uint64_t offset = page_offset(page);
+  const IoStatus status = co_await write(*channel_, offset, page_buffer_.data(), kPageSize, durable);
+  if (!status.ok()) co_return io_error(status, "Cannot write pool metadata");
+  co_return Result<void>();
+}
+
+Task<Result<void>> Blobstore::rewrite_page(uint32_t page, const Page* image) {
+  // Devices with 4096 byte blocks write a page whole or not at all: no shadow needed.
+  if (shadow_page_ && base_->block_size() < kPageSize) {
+    const uint32_t shadow = *shadow_page_;
+    shadowed_root_ = lvs_format::kNoPage;
+    auto written = co_await write_page(shadow, image, true);
+    if (!written.ok()) co_return written;  // the page itself is untouched
+    const lvs_format::PageHeader header = lvs_format::page_header(*image);
+    if (header.blob_id == lvs_format::blob_id_of(page)) shadowed_root_ = page;
+  }
+  std::memcpy(page_buffer_.data(), image->data(), kPageSize);
+  const uint64_t offset = page_offset(page);
+  const IoStatus status = co_await write(*channel_, offset, page_buffer_.data(), kPageSize, true);
+  if (!status.ok()) co_return fail(status, "Cannot write pool metadata");
+  co_return Result<void>();
+}
+
+Task<Result<void>> Blobstore::zero_pages(std::vector<uint32_t> pages, bool durable) {
+  const Page zeroes{};
+  for (const uint32_t page : pages) {
+    auto written = co_await write_page(page, &zeroes, durable);
+    if (!written.ok()) co_return written;
+  }
+  co_return Result<void>();
+}
+
+// Makes `next` the metadata of `blob`, on disk and in memory. New extent pages it names must have
+// been written. `first`: the root page is new. On an error before the commit point nothing changed.
+Task<Result<void>> Blobstore::commit(Blob* blob, BlobMetadata next, bool first) {
+  std::vector<Page> images = lvs_format::encode_chain(blob->id(), next);
+  auto claimed = claim_pages(images.size() - 1, 0);
+  if (!claimed) {
+    co_return Error{ErrorCode::kResourceExhausted, "pool has no free metadata pages", 28};
+  }
+  const std::vector<uint32_t> chain = std::move(*claimed);
+  std::vector<uint32_t> numbers = {blob->root_page()};
+  numbers.insert(numbers.end(), chain.begin(), chain.end());
+  lvs_format::link_chain(images, numbers);
+  for (size_t i = 1; i < images.size(); ++i) {
+    auto written = co_await write_page(numbers[i], &images[i], false);
+    if (!written.ok()) {
+      release_pages(chain);
+      co_return written;
+    }
+  }
+  const IoStatus flushed = co_await barrier();
+  if (!flushed.ok()) {
+    release_pages(chain);
+    co_return io_error(flushed, "Cannot flush pool metadata");
+  }
+  if (first) {
+    auto written = co_await write_page(numbers[0], &images[0], true);
+    if (!written.ok()) {
+      // It may have reached the disk all the same.
+      const IoStatus status = io_status_from_errno(written.error().error_number, true);
+      co_return fail(status, "Cannot write pool metadata");
+    }
+  } else {
+    auto written = co_await rewrite_page(numbers[0], &images[0]);
+    if (!written.ok()) {
+      if (!failed_) release_pages(chain);
+      co_return written;
+    }
+  }
+  const std::vector<uint32_t> old_chain = std::exchange(blob->chain, chain);
+  blob->meta = std::move(next);
+  // Hygiene only: nothing refers to these pages any more. One that cannot be zeroed stays claimed
+  // until the next import.
+  auto zeroed = co_await zero_pages(old_chain, false);
+  if (zeroed.ok()) release_pages(old_chain);
+  co_return Result<void>();
+}
+
+Task<Result<void>> Blobstore::write_extent_pages(uint64_t blob_id, const BlobMetadata* next,
+                                                 std::vector<uint32_t> indexes) {
+  for (const uint32_t index : indexes) {
+    const Page image = lvs_format::encode_extent_page(
+        blob_id, index * lvs_format::kClustersPerExtentPage, next->clusters);
+    auto written = co_await write_page(next->extent_pages[index], &image, false);
+    if (!written.ok()) co_return written;
+  }
+  co_return Result<void>();  // commit() flushes before the root
+}
+
+std::optional<std::vector<uint32_t>> Blobstore::claim_clusters(uint64_t count) {
+  if (count > clusters_.free()) return std::nullopt;
+  std::vector<uint32_t> claimed;
+  claimed.reserve(count);
+  uint32_t from = 0;
+  while (claimed.size() < count) {
+    const auto cluster = clusters_.find_clear(from);
+    CHECK(cluster.has_value());
+    clusters_.set(*cluster);
+    claimed.push_back(*cluster);
+    from = *cluster;
+  }
+  return claimed;
+}
+
+std::optional<std::vector<uint32_t>> Blobstore::claim_pages(uint64_t count, uint32_t from) {
+  std::vector<uint32_t> claimed;
+  claimed.reserve(count);
+  while (claimed.size() < count) {
+    auto page = pages_.find_clear(from);
+    if (!page && shadow_page_) {
+      // The last free page: give up the protection against torn pages rather than the operation.
+      pages_.clear(*shadow_page_);
+      shadow_page_.reset();
+      page = pages_.find_clear(from);
+    }
+    if (!page) {
+      release_pages(claimed);
+      return std::nullopt;
+    }
+    pages_.set(*page);
+    claimed.push_back(*page);
+  }
+  return claimed;
+}
+
+void Blobstore::release_clusters(const std::vector<uint32_t>& clusters) {
+  for (const uint32_t cluster : clusters) clusters_.clear(cluster);
+}
+
+void Blobstore::release_pages(const std::vector<uint32_t>& pages) {
+  for (const uint32_t page : pages) pages_.clear(page);
+}
+
+void Blobstore::take_shadow_page() {
+  CHECK(!shadow_page_);
+  shadow_page_ = pages_.find_last_clear();
+  if (shadow_page_) pages_.set(*shadow_page_);
+}
+
+std::string Blobstore::audit() const {
+  std::map<uint32_t, uint64_t> cluster_owner, page_owner;
+  std::string problems;
+  const auto own = [&](std::map<uint32_t, uint64_t>& owners, const BitArray& taken, uint32_t what,
+                       uint64_t id, const char* kind) {
+    if (!owners.emplace(what, id).second) {
+      problems += std::string(kind) + " " + std::to_string(what) + " has two owners; ";
+    }
+    if (!taken.test(what)) {
+      problems += std::string(kind) + " " + std::to_string(what) + " is not marked; ";
+    }
+  };
+  for (uint32_t i = 0; i < super_.md_clusters(); ++i) own(cluster_owner, clusters_, i, 0, "cluster");
+  if (shadow_page_) own(page_owner, pages_, *shadow_page_, 0, "page");
+  for (const auto& [id, blob] : blobs_) {
+    own(page_owner, pages_, blob->root_page(), id, "page");
+    for (const uint32_t page : blob->chain) own(page_owner, pages_, page, id, "page");
+    for (const uint32_t page : blob->meta.extent_pages) {
+      if (page != 0) own(page_owner, pages_, page, id, "page");
+    }
+    for (const uint32_t cluster : blob->meta.clusters) {
+      if (cluster != 0) own(cluster_owner, clusters_, cluster, id, "cluster");
+    }
+    for (const auto& [index, pending] : blob->pending) {
+      own(cluster_owner, clusters_, pending->device_cluster, id, "cluster");
+    }
+  }
+  if (cluster_owner.size() != clusters_.used()) problems += "clusters leaked; ";
+  if (page_owner.size() != pages_.used()) problems += "metadata pages leaked; ";
+  return problems;
+}
+
+}  // namespace mayastor

@@ -1,0 +1,416 @@
+// Pools and lvols on a simulated disk: life cycle, data, refusals.
+#include "lvs/lvol_store.h"
+
+#include <cstring>
+
+#include "lvs/lvs_test_support.h"
+
+namespace mayastor {
+namespace {
+
+constexpr uint64_t kMiB = kTestMiB;
+
+TEST(LvolStore, CreatedPoolIsEmptyAndImportsAgainCleanOrNot) {
+  LvsRig rig;
+  auto store = rig.create();
+  EXPECT_EQ(store->name(), "pool");
+  EXPECT_EQ(store->total_clusters(), 63u);
+  EXPECT_EQ(store->free_clusters(), 63u);
+  EXPECT_EQ(store->capacity_bytes(), 63 * kMiB);
+  EXPECT_EQ(store->used_bytes(), 0u);
+  EXPECT_EQ(store->metadata_pages(), 64u);
+  EXPECT_EQ(store->free_metadata_pages(), 63u);
+  const Uuid uuid = store->uuid();
+  ASSERT_TRUE(rig.sim.run(store->export_store()).ok());
+  EXPECT_FALSE(store->loaded());
+  store.reset();
+  store = rig.import();
+  EXPECT_EQ(store->uuid(), uuid);
+  store.reset();  // no export: as after kill -9
+  store = rig.import();
+  EXPECT_EQ(store->uuid(), uuid);
+  EXPECT_EQ(store->free_clusters(), 63u);
+}
+
+TEST(LvolStore, ThickLvolKeepsDataAndSpaceAcrossImports) {
+  LvsRig rig;
+  auto store = rig.create();
+  auto lvol = rig.lvol(store, 1, 10 * kMiB + 512, false);
+  EXPECT_EQ(lvol->size_bytes(), 11 * kMiB);
+  EXPECT_EQ(lvol->allocated_clusters(), 11u);
+  EXPECT_EQ(store->free_clusters(), 52u);
+  EXPECT_EQ(store->committed_bytes(), 11 * kMiB);
+  EXPECT_FALSE(lvol->thin());
+  {
+    auto channel = rig.channel(lvol);
+    EXPECT_EQ(rig.read(*channel, 0, 11 * kMiB), 0);
+    EXPECT_TRUE(rig.write(*channel, kMiB - 4096, 3 * kMiB, 0x5A).ok());
+    EXPECT_EQ(rig.read(*channel, kMiB - 4096, 3 * kMiB), 0x5A);
+    EXPECT_EQ(rig.read(*channel, 0, kMiB - 4096), 0);
+    EXPECT_EQ(lvol->stats().write_ops, 1u);
+    EXPECT_EQ(lvol->stats().write_bytes, 3 * kMiB);
+  }
+  for (const bool clean : {true, false}) {
+    if (clean) {
+      ASSERT_TRUE(rig.sim.run(store->export_store()).ok());
+    }
+    lvol.reset();
+    store.reset();
+    store = rig.import();
+    lvol = store->find_lvol("lvol-1");
+    ASSERT_NE(lvol, nullptr);
+    EXPECT_EQ(lvol->uuid(), test_uuid(1));
+    EXPECT_EQ(store->free_clusters(), 52u);
+    auto channel = rig.channel(lvol);
+    EXPECT_EQ(rig.read(*channel, kMiB - 4096, 3 * kMiB), 0x5A);
+  }
+}
+
+TEST(LvolStore, ThinLvolTakesClustersOnFirstWriteAndReadsZeroElsewhere) {
+  LvsRig rig;
+  // Old data under every cluster: none of it may shine through.
+  const std::vector<uint8_t> old(kMiB, 0xCC);
+  for (uint64_t at = 2 * kMiB; at < 64 * kMiB; at += kMiB) rig.disk.poke(at, old.data(), kMiB);
+  auto store = rig.create();
+  auto lvol = rig.lvol(store, 1, 40 * kMiB, true);
+  EXPECT_TRUE(lvol->thin());
+  EXPECT_EQ(store->free_clusters(), 63u);
+  auto channel = rig.channel(lvol);
+  EXPECT_EQ(rig.read(*channel, 0, 40 * kMiB), 0);
+  EXPECT_TRUE(rig.write(*channel, 5 * kMiB + 4096, 512, 0x77).ok());
+  EXPECT_EQ(lvol->allocated_clusters(), 1u);
+  EXPECT_EQ(store->free_clusters(), 62u);
+  EXPECT_EQ(rig.read(*channel, 5 * kMiB, 4096), 0);
+  EXPECT_EQ(rig.read(*channel, 5 * kMiB + 4096, 512), 0x77);
+  EXPECT_EQ(rig.read(*channel, 5 * kMiB + 4608, kMiB - 4608), 0);
+  EXPECT_EQ(rig.read(*channel, 6 * kMiB, 34 * kMiB), 0);
+  // Over three clusters, the middle of which is there.
+  EXPECT_TRUE(rig.write(*channel, 4 * kMiB + 512, 2 * kMiB, 0x78).ok());
+  EXPECT_EQ(rig.read(*channel, 4 * kMiB + 512, 2 * kMiB), 0x78);
+  EXPECT_EQ(lvol->allocated_clusters(), 3u);
+  // Zeroes where nothing is need no cluster.
+  EXPECT_TRUE(rig.sim.run(write_zeroes(*channel, 20 * kMiB, 5 * kMiB)).ok());
+  EXPECT_TRUE(rig.sim.run(unmap(*channel, 3 * kMiB, 2 * kMiB)).ok());
+  EXPECT_EQ(lvol->allocated_clusters(), 3u);
+  EXPECT_EQ(rig.read(*channel, 3 * kMiB, 2 * kMiB), 0);
+  EXPECT_EQ(rig.read(*channel, 5 * kMiB, kMiB), 0x78);
+}
+
+TEST(LvolStore, ThinLvolSurvivesKillWithItsMap) {
+  LvsRig rig;
+  auto store = rig.create();
+  auto lvol = rig.lvol(store, 1, 40 * kMiB, true);
+  {
+    auto channel = rig.channel(lvol);
+    for (uint32_t i = 0; i < 40; i += 3) {
+      EXPECT_TRUE(rig.write(*channel, i * kMiB + 512 * i, 512, static_cast<uint8_t>(i + 1)).ok());
+    }
+  }
+  lvol.reset();
+  store.reset();
+  store = rig.import();
+  lvol = store->find_lvol(test_uuid(1));
+  ASSERT_NE(lvol, nullptr);
+  EXPECT_EQ(lvol->allocated_clusters(), 14u);
+  auto channel = rig.channel(lvol);
+  for (uint32_t i = 0; i < 40; i += 3) {
+    EXPECT_EQ(rig.read(*channel, i * kMiB + 512 * i, 512), static_cast<int>(i + 1));
+    EXPECT_EQ(rig.read(*channel, i * kMiB + 512 * (i + 1), 4096), 0);
+  }
+}
+
+TEST(LvolStore, FullPoolAnswersNoSpaceToThinWritesAndKeepsServingReads) {
+  LvsRig rig;
+  auto store = rig.create();
+  auto thick = rig.lvol(store, 1, 60 * kMiB, false);
+  auto thin = rig.lvol(store, 2, 10 * kMiB, true);
+  auto channel = rig.channel(thin);
+  for (uint64_t i = 0; i < 3; ++i) EXPECT_TRUE(rig.write(*channel, i * kMiB, 4096, 1).ok());
+  EXPECT_TRUE(rig.write(*channel, 3 * kMiB, 4096, 1).is(io_status::kNoSpace));
+  EXPECT_EQ(rig.read(*channel, 3 * kMiB, 4096), 0);
+  EXPECT_TRUE(rig.write(*channel, 4096, 4096, 2).ok());
+  channel.reset();
+  ASSERT_TRUE(rig.sim.run(store->destroy_lvol(test_uuid(1))).ok());
+  channel = rig.channel(thin);
+  EXPECT_TRUE(rig.write(*channel, 3 * kMiB, 4096, 1).ok());
+}
+
+TEST(LvolStore, ConcurrentFirstWritesToOneClusterShareIt) {
+  LvsRig rig(3, {.size_bytes = 64 * kMiB}, 3);
+  auto store = rig.create();
+  auto lvol = rig.lvol(store, 1, 8 * kMiB, true);
+  std::vector<std::unique_ptr<Channel>> channels;
+  for (size_t i = 0; i < 3; ++i) channels.push_back(rig.channel(lvol, i));
+  std::vector<std::vector<uint8_t>> data;
+  for (uint8_t i = 0; i < 24; ++i) data.emplace_back(8192, static_cast<uint8_t>(i + 1));
+  uint32_t done = 0;
+  const auto one = [](Channel* channel, uint64_t offset, const uint8_t* bytes,
+                      uint32_t* count) -> Task<void> {
+    const IoStatus status = co_await write(*channel, offset, bytes, 8192, false);
+    EXPECT_TRUE(status.ok());
+    ++*count;
+  };
+  for (uint32_t i = 0; i < 24; ++i) {
+    const Reactor::Scope scope(rig.sim.reactor(i % 3));
+    spawn(one(channels[i % 3].get(), (i / 12) * kMiB + i * 8192, data[i].data(), &done));
+  }
+  ASSERT_TRUE(rig.sim.run_until([&done] { return done == 24; }));
+  EXPECT_EQ(lvol->allocated_clusters(), 2u);
+  for (uint32_t i = 0; i < 24; ++i) {
+    EXPECT_EQ(rig.read(*channels[0], (i / 12) * kMiB + i * 8192, 8192), static_cast<int>(i + 1));
+  }
+  for (size_t i = 0; i < 3; ++i) {
+    const Reactor::Scope scope(rig.sim.reactor(i));
+    channels[i].reset();
+  }
+}
+
+TEST(LvolStore, DestroyedLvolGivesSpaceBackAndNewLvolReadsZero) {
+  for (const bool discard : {true, false}) {
+    LvsRig rig(1, {.size_bytes = 64 * kMiB, .supports_discard = discard});
+    auto store = rig.create();
+    auto lvol = rig.lvol(store, 1, 12 * kMiB, false);
+    {
+      auto channel = rig.channel(lvol);
+      EXPECT_TRUE(rig.write(*channel, 0, 12 * kMiB, 0x11).ok());
+      auto refused = rig.sim.run(store->destroy_lvol(test_uuid(1)));
+      ASSERT_FALSE(refused.ok());
+      EXPECT_EQ(refused.error().code, ErrorCode::kFailedPrecondition);
+    }
+    ASSERT_TRUE(rig.sim.run(store->destroy_lvol(test_uuid(1))).ok());
+    EXPECT_EQ(store->free_clusters(), 63u);
+    EXPECT_EQ(store->free_metadata_pages(), 63u);
+    EXPECT_FALSE(rig.sim.run(lvol->open_channel()).ok());
+    EXPECT_EQ(rig.sim.run(store->destroy_lvol(test_uuid(1))).error().code, ErrorCode::kNotFound);
+    lvol = rig.lvol(store, 2, 12 * kMiB, false);
+    auto channel = rig.channel(lvol);
+    EXPECT_EQ(rig.read(*channel, 0, 8 * kMiB), 0);  // without unmap only the start is wiped
+    if (discard) {
+      EXPECT_EQ(rig.read(*channel, 8 * kMiB, 4 * kMiB), 0);
+    }
+  }
+}
+
+TEST(LvolStore, ResizeGrowsThickAndThinAndShrinksWhenIdle) {
+  LvsRig rig(1, {.size_bytes = 2048 * kMiB});
+  auto store = rig.create();
+  const uint64_t free = store->free_clusters();
+  auto thick = rig.lvol(store, 1, 500 * kMiB, false);
+  auto thin = rig.lvol(store, 2, 500 * kMiB, true);
+  {
+    auto a = rig.channel(thick), b = rig.channel(thin);
+    EXPECT_TRUE(rig.write(*a, 499 * kMiB, kMiB, 1).ok());
+    EXPECT_TRUE(rig.write(*b, 499 * kMiB, kMiB, 2).ok());
+    EXPECT_TRUE(rig.sim.run(store->resize_lvol(test_uuid(1), 600 * kMiB)).ok());
+    EXPECT_TRUE(rig.sim.run(store->resize_lvol(test_uuid(2), 600 * kMiB)).ok());
+    EXPECT_TRUE(rig.write(*a, 500 * kMiB - 4096, 4096 + kMiB, 3).ok());
+    EXPECT_TRUE(rig.write(*b, 560 * kMiB, kMiB, 4).ok());
+    EXPECT_EQ(rig.sim.run(store->resize_lvol(test_uuid(2), 400 * kMiB)).error().code,
+              ErrorCode::kFailedPrecondition);
+  }
+  thick.reset();
+  thin.reset();
+  store.reset();
+  store = rig.import();
+  thick = store->find_lvol(test_uuid(1));
+  thin = store->find_lvol(test_uuid(2));
+  EXPECT_EQ(thick->size_bytes(), 600 * kMiB);
+  EXPECT_EQ(store->free_clusters(), free - 602);
+  {
+    auto a = rig.channel(thick), b = rig.channel(thin);
+    EXPECT_EQ(rig.read(*a, 499 * kMiB, kMiB - 4096), 1);
+    EXPECT_EQ(rig.read(*a, 500 * kMiB - 4096, 4096 + kMiB), 3);
+    EXPECT_EQ(rig.read(*b, 499 * kMiB, kMiB), 2);
+    EXPECT_EQ(rig.read(*b, 560 * kMiB, kMiB), 4);
+    EXPECT_EQ(rig.read(*b, 500 * kMiB, 60 * kMiB), 0);
+  }
+  EXPECT_TRUE(rig.sim.run(store->resize_lvol(test_uuid(1), 100 * kMiB)).ok());
+  EXPECT_TRUE(rig.sim.run(store->resize_lvol(test_uuid(2), 100 * kMiB)).ok());
+  EXPECT_EQ(store->free_clusters(), free - 100);
+  ASSERT_TRUE(rig.sim.run(store->export_store()).ok());
+  thick.reset();
+  thin.reset();
+  store = rig.import();
+  EXPECT_EQ(store->find_lvol(test_uuid(1))->num_clusters(), 100u);
+  EXPECT_EQ(store->free_clusters(), free - 100);
+}
+
+TEST(LvolStore, PropertiesAreDurableAndNamesProtected) {
+  LvsRig rig;
+  auto store = rig.create();
+  auto lvol = rig.lvol(store, 1, kMiB, true);
+  EXPECT_EQ(lvol->property("shared"), std::nullopt);
+  EXPECT_TRUE(rig.sim.run(lvol->set_property("shared", "true")).ok());
+  EXPECT_TRUE(rig.sim.run(lvol->set_property("entity_id", "volume-1")).ok());
+  // Long lists need chain pages.
+  const std::string hosts(3900, 'n');
+  EXPECT_TRUE(rig.sim.run(lvol->set_property("allowed-hosts", hosts)).ok());
+  EXPECT_TRUE(rig.sim.run(lvol->set_property("entity_id", std::nullopt)).ok());
+  EXPECT_FALSE(rig.sim.run(lvol->set_property("uuid", "x")).ok());
+  EXPECT_FALSE(rig.sim.run(lvol->set_property("big", std::string(4080, 'x'))).ok());
+  lvol.reset();
+  store.reset();
+  store = rig.import();
+  lvol = store->find_lvol(test_uuid(1));
+  EXPECT_EQ(lvol->property("shared"), "true");
+  EXPECT_EQ(lvol->property("allowed-hosts"), hosts);
+  EXPECT_EQ(lvol->property("entity_id"), std::nullopt);
+}
+
+TEST(LvolStore, ImportTellsApartWhatIsWrong) {
+  LvsRig rig;
+  auto base = rig.open_disk();
+  auto none = rig.sim.run(LvolStore::import(base, "pool", std::nullopt));
+  EXPECT_EQ(none.error().code, ErrorCode::kNotFound);
+  LvolStoreOptions options;
+  options.name = "pool";
+  options.cluster_size = kMiB;
+  { ASSERT_TRUE(rig.sim.run(LvolStore::create(base, options)).ok()); }
+  auto other = rig.sim.run(LvolStore::import(base, "lake", std::nullopt));
+  EXPECT_EQ(other.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_NE(other.error().message.find("'pool'"), std::string::npos);
+  auto wrong = rig.sim.run(LvolStore::import(base, "pool", test_uuid(9)));
+  EXPECT_EQ(wrong.error().code, ErrorCode::kInvalidArgument);
+  auto again = rig.sim.run(LvolStore::create(base, options));
+  EXPECT_EQ(again.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_NE(again.error().message.find("'pool'"), std::string::npos);
+  rig.disk.flip_bit(30, 0);  // cluster size
+  auto torn = rig.sim.run(LvolStore::import(base, "pool", std::nullopt));
+  EXPECT_EQ(torn.error().code, ErrorCode::kInternal);
+  EXPECT_NE(torn.error().message.find("checksum"), std::string::npos);
+  EXPECT_EQ(rig.sim.run(LvolStore::create(base, options)).error().code,
+            ErrorCode::kInvalidArgument);
+}
+
+TEST(LvolStore, DestroyedPoolCanBeMadeAnew) {
+  LvsRig rig;
+  auto store = rig.create();
+  auto lvol = rig.lvol(store, 1, 5 * kMiB, false);
+  {
+    auto channel = rig.channel(lvol);
+    EXPECT_FALSE(rig.sim.run(store->destroy()).ok());
+    EXPECT_FALSE(rig.sim.run(store->export_store()).ok());
+    EXPECT_TRUE(rig.write(*channel, 0, 4096, 1).ok());
+  }
+  ASSERT_TRUE(rig.sim.run(store->destroy()).ok());
+  EXPECT_FALSE(rig.sim.run(lvol->set_property("shared", "true")).ok());
+  EXPECT_FALSE(rig.sim.run(store->destroy()).ok());
+  lvol.reset();
+  store.reset();
+  store = rig.create();
+  EXPECT_TRUE(store->lvols().empty());
+}
+
+TEST(LvolStore, CreateLvolRefusesBadRequests) {
+  LvsRig rig;
+  auto store = rig.create();
+  auto kept = rig.lvol(store, 1, kMiB, true);
+  EXPECT_EQ(rig.try_lvol(store, 1, kMiB, true).error().code, ErrorCode::kAlreadyExists);
+  EXPECT_EQ(rig.try_lvol(store, 2, 0, true).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(rig.try_lvol(store, 2, 64 * kMiB, true).error().code, ErrorCode::kInvalidArgument);
+  auto big = rig.lvol(store, 3, 60 * kMiB, false);
+  EXPECT_EQ(rig.try_lvol(store, 4, 4 * kMiB, false).error().code, ErrorCode::kResourceExhausted);
+  EXPECT_EQ(store->free_clusters(), 3u);
+  EXPECT_TRUE(rig.try_lvol(store, 4, 4 * kMiB, true).ok());
+}
+
+TEST(LvolStore, CreateRefusesBadOptionsAndDevices) {
+  LvsRig rig(1, {.size_bytes = 3 * kMiB});
+  auto base = rig.open_disk();
+  const auto refused = [&](LvolStoreOptions options) {
+    auto made = rig.sim.run(LvolStore::create(base, options));
+    return !made.ok() && made.error().code == ErrorCode::kInvalidArgument;
+  };
+  LvolStoreOptions options;
+  options.name = "pool";
+  EXPECT_TRUE(refused(options));  // 4 MiB clusters on 3 MiB
+  options.cluster_size = 4096;
+  EXPECT_TRUE(refused(options));
+  options.cluster_size = kMiB;
+  options.name = "";
+  EXPECT_TRUE(refused(options));
+  options.name = std::string(64, 'x');
+  EXPECT_TRUE(refused(options));
+  options.name = std::string(63, 'x');
+  EXPECT_FALSE(refused(options));
+}
+
+struct Foreign {
+  uint64_t offset;
+  std::string bytes;
+  const char* name;
+};
+TEST(LvolStore, CreateRefusesDevicesWithSomebodysData) {
+  const uint64_t size = 64 * kMiB;
+  const Foreign all[] = {
+      {1080, "\x53\xef", "ext2"},
+      {0, "XFSB", "XFS"},
+      {65600, "_BHRfS_M", "btrfs"},
+      {4086, "SWAPSPACE2", "swap"},
+      {512, "LABELONE", "LVM2"},
+      {0, "LUKS\xba\xbe", "LUKS"},
+      {512, "EFI PART", "GPT"},
+      {size - 512, "EFI PART", "GPT"},
+      {4096, std::string("\xfc\x4e\x2b\xa9", 4), "md raid"},
+      {size - 8192, std::string("\xfc\x4e\x2b\xa9", 4), "md raid"},
+      {size - 65536, std::string("\xfc\x4e\x2b\xa9", 4), "md raid"},
+      {128 << 10, std::string("\x0c\xb1\xba\0\0\0\0\0", 8), "ZFS"},
+      {size - (128 << 10), std::string("\x0c\xb1\xba\0\0\0\0\0", 8), "ZFS"},
+      {446, std::string("\0\0\0\0\x83\0\0\0\0\x08\0\0\0\x10\0\0", 16) + std::string(48, '\0') +
+                "\x55\xaa",
+       "MBR"},
+  };
+  for (const Foreign& each : all) {
+    LvsRig rig;
+    rig.disk.poke(each.offset, each.bytes.data(), each.bytes.size());
+    LvolStoreOptions options;
+    options.name = "pool";
+    options.cluster_size = kMiB;
+    auto made = rig.sim.run(LvolStore::create(rig.open_disk(), options));
+    ASSERT_FALSE(made.ok()) << each.name;
+    EXPECT_EQ(made.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_NE(made.error().message.find(each.name), std::string::npos) << made.error().message;
+    EXPECT_NE(made.error().message.find("wipefs"), std::string::npos);
+  }
+}
+
+TEST(LvolStore, DeviceWith4096ByteBlocksWorks) {
+  LvsRig rig(1, {.size_bytes = 64 * kMiB, .block_size = 4096});
+  LvolStoreOptions options;
+  options.name = "pool";
+  options.cluster_size = kMiB;
+  auto made = rig.sim.run(LvolStore::create(rig.open_disk("?blk_size=4096"), options));
+  ASSERT_TRUE(made.ok()) << made.error().message;
+  auto store = made.take();
+  auto lvol = rig.lvol(store, 1, 4 * kMiB, true);
+  EXPECT_EQ(lvol->block_size(), 4096u);
+  { EXPECT_TRUE(rig.write(*rig.channel(lvol), 4096, 4096, 5).ok()); }
+  lvol.reset();
+  store.reset();
+  auto again = rig.sim.run(
+      LvolStore::import(rig.open_disk("?blk_size=4096"), "pool", std::nullopt));
+  ASSERT_TRUE(again.ok()) << again.error().message;
+}
+
+TEST(LvolStore, FailedMetadataWriteStopsChangesUntilImport) {
+  LvsRig rig;
+  auto store = rig.create();
+  auto lvol = rig.lvol(store, 1, 4 * kMiB, true);
+  rig.disk.set_fault_hook(
+      [](const SimDiskOp& op) { return op.type == SimDiskOpType::kWrite ? -5 : 0; });
+  EXPECT_FALSE(rig.sim.run(lvol->set_property("shared", "true")).ok());
+  {
+    auto channel = rig.channel(lvol);
+    EXPECT_FALSE(rig.write(*channel, 0, 4096, 1).ok());
+    EXPECT_EQ(rig.read(*channel, 0, 4096), 0);
+  }
+  rig.disk.set_fault_hook(nullptr);
+  lvol.reset();
+  store.reset();
+  store = rig.import();
+  lvol = store->find_lvol(test_uuid(1));
+  EXPECT_TRUE(rig.sim.run(lvol->set_property("shared", "true")).ok());
+}
+
+}  // namespace
+}  // namespace mayastor
