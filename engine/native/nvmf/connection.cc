@@ -1,0 +1,251 @@
+#include "nvmf/connection.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "util/check.h"
+
+namespace mayastor::nvmf::target {
+
+Connection::Connection(ConnectionOwner& owner, const ConnectionOptions& options)
+    : owner_(owner),
+      options_(options),
+      home_(&Reactor::current()),
+      reactor_(home_),
+      input_(std::make_unique_for_overwrite<uint8_t[]>(kSmallInputBytes)),
+      input_size_(kSmallInputBytes),
+      timer_([this] { on_timer(); }),
+      buffer_timer_([this] {
+        const auto self = shared_from_this();
+        if (state_ == State::kRunning) retry_waiting();
+      }) {}
+
+Connection::~Connection() { CHECK(!socket_ && !handler_ && executing_ == 0); }
+
+void Connection::start(std::unique_ptr<Socket> socket) {
+  socket_ = std::move(socket);
+  peer_ = socket_->peer_address();
+  local_ = socket_->local_address();
+  socket_->set_handler(this);
+  timer_.arm_after(options_.ic_timeout_ms * 1'000'000);
+  const auto self = shared_from_this();
+  drain_input();
+}
+
+void Connection::on_connected(int32_t) {}
+
+void Connection::on_timer() noexcept {
+  const auto self = shared_from_this();
+  close(state_ == State::kTerminating ? close_reason_ : "no Connect in time");
+}
+
+// ---- Setting up ----------------------------------------------------------------------------------
+
+void Connection::move_to(Reactor& reactor,
+                         std::function<void(std::shared_ptr<Connection>)> moved) {
+  CHECK(state_ == State::kConnecting || state_ == State::kClosed);
+  auto self = shared_from_this();
+  if (&reactor == reactor_) {
+    moved(self);
+    return;
+  }
+  // Posted: this may be inside the socket's own handler.
+  reactor_->post([self, &reactor, moved = std::move(moved)] {
+    if (self->state_ == State::kClosed) {
+      --self->executing_;
+      self->maybe_finish_close();
+      return;
+    }
+    self->moving_socket_ = self->socket_->detach();
+    self->socket_.reset();
+    self->reactor_ = &reactor;
+    reactor.post([self, moved] {
+      self->socket_ = self->reactor_->ring().attach(std::move(self->moving_socket_), self.get());
+      moved(self);
+    });
+  });
+}
+
+void Connection::accept_queue(Queue queue) {
+  CHECK(executing_ > 0);
+  --executing_;
+  if (state_ == State::kClosed) {
+    queue.handler.reset();
+    maybe_finish_close();
+    return;
+  }
+  CHECK(state_ == State::kConnecting && queue.entries >= 2);
+  handler_ = std::move(queue.handler);
+  qid_ = queue.qid;
+  entries_ = queue.entries;
+  flow_control_ = queue.flow_control;
+  request_count_ = entries_;
+  requests_ = std::make_unique<Request[]>(request_count_);
+  for (uint32_t i = request_count_; i-- > 0;) {
+    Request& request = requests_[i];
+    request.connection = this;
+    request.index = static_cast<uint16_t>(i);
+    request.io.owner = &request;
+    request.out.context = &request;
+    request.next = free_;
+    free_ = &request;
+  }
+  cids_.assign(65536 / 64, 0);
+  if (qid_ != 0) {
+    auto larger = std::make_unique_for_overwrite<uint8_t[]>(kLargeInputBytes);
+    std::memcpy(larger.get(), input_.get() + begin_, end_ - begin_);
+    end_ -= begin_;
+    begin_ = 0;
+    input_ = std::move(larger);
+    input_size_ = kLargeInputBytes;
+  }
+  state_ = State::kRunning;
+  Cqe cqe{};
+  cqe.dw0 = queue.controller_id;
+  cqe.sqhd = flow_control_ ? uint16_t{1} : uint16_t{0xFFFF};
+  sqhd_ = 1;  // Connect was the first entry
+  cqe.cid = connect_cid_;
+  send_connect_response(cqe);
+  const auto self = shared_from_this();
+  drain_input();
+}
+
+void Connection::reject_connect(IoStatus status, uint32_t dw0) {
+  if (state_ == State::kConnecting || state_ == State::kClosed) {
+    CHECK(executing_ > 0);
+    --executing_;
+  }
+  if (state_ == State::kClosed) {
+    maybe_finish_close();
+    return;
+  }
+  Cqe cqe{};
+  cqe.dw0 = dw0;
+  cqe.cid = connect_cid_;
+  cqe.status = encode_status(status);
+  const bool moved = reactor_ != home_;
+  const bool was_connecting = state_ == State::kConnecting;
+  state_ = State::kAwaitConnect;
+  send_connect_response(cqe);
+  const auto self = shared_from_this();
+  if (moved) {  // the owner can't be asked again from here
+    flush();
+    close("Connect was refused");
+    return;
+  }
+  timer_.arm_after(options_.ic_timeout_ms * 1'000'000);
+  if (was_connecting) drain_input();
+}
+
+// ---- Requests ------------------------------------------------------------------------------------
+
+Request* Connection::take_request() noexcept {
+  Request* const request = free_;
+  if (request != nullptr) {
+    free_ = request->next;
+    request->next = nullptr;
+  }
+  return request;
+}
+
+void Connection::release_request(Request& request) noexcept {
+  if (request.buffer != nullptr) {
+    release_buffer(request.buffer, request.buffer_bytes, request.heap_buffer);
+    request.buffer = nullptr;
+  }
+  if (request.owns_cid) {
+    cids_[request.sqe.cid / 64] &= ~(uint64_t{1} << (request.sqe.cid % 64));
+    request.owns_cid = false;
+  }
+  request.state = RequestState::kFree;
+  request.next = free_;
+  free_ = &request;
+}
+
+uint8_t* Connection::acquire_buffer(uint32_t bytes, bool must, bool* heap) noexcept {
+  *heap = false;
+  uint8_t* buffer = BufferPool::current().acquire(bytes);
+  if (buffer == nullptr && must) {
+    *heap = true;
+    const size_t rounded = (bytes + kBufferAlignment - 1) / kBufferAlignment * kBufferAlignment;
+    buffer = static_cast<uint8_t*>(std::aligned_alloc(kBufferAlignment, rounded));
+    CHECK(buffer != nullptr);
+  }
+  return buffer;
+}
+
+void Connection::release_buffer(uint8_t* buffer, uint32_t bytes, bool heap) noexcept {
+  if (heap) {
+    std::free(buffer);
+  } else {
+    BufferPool::current().release(buffer, bytes);
+  }
+}
+
+bool Connection::give_buffer(Request& request, bool must) noexcept {
+  bool heap = false;
+  uint8_t* const buffer = acquire_buffer(request.length, must, &heap);
+  if (buffer == nullptr) return false;
+  request.buffer = buffer;
+  request.buffer_bytes = request.length;
+  request.heap_buffer = heap;
+  request.data = {buffer, request.length};
+  return true;
+}
+
+void Connection::execute(Request& request) noexcept {
+  request.state = RequestState::kExecuting;
+  ++executing_;
+  handler_->execute(request);
+}
+
+// ---- Closing -------------------------------------------------------------------------------------
+
+void Connection::post_close(const char* why) {
+  reactor_->post([self = shared_from_this(), why] { self->close(why); });
+}
+
+void Connection::close(const char* why) noexcept {
+  if (state_ == State::kClosed) return;
+  close_reason_ = why;
+  const bool released = state_ == State::kTerminating;
+  state_ = State::kClosed;
+  timer_.disarm();
+  socket_.reset();
+  if (!released) release_all();
+  maybe_finish_close();
+}
+
+// Gives up every request that is not with the handler, then asks the handler for those that wait.
+void Connection::release_all() noexcept {
+  CHECK(closing());
+  buffer_timer_.disarm();
+  sink_ = nullptr;
+  sink_remaining_ = 0;
+  out_ = nullptr;
+  out_end_ = &out_;
+  waiting_ = nullptr;
+  waiting_end_ = &waiting_;
+  for (uint32_t i = 0; i < request_count_; ++i) {
+    Request& request = requests_[i];
+    if (request.state != RequestState::kFree && request.state != RequestState::kExecuting) {
+      release_request(request);
+    }
+  }
+  if (handler_) handler_->on_closing();
+}
+
+void Connection::maybe_finish_close() noexcept {
+  if (state_ != State::kClosed || executing_ > 0 || close_posted_) return;
+  close_posted_ = true;
+  // Next turn: nothing of this connection is on the stack then.
+  reactor_->post([self = shared_from_this()] {
+    self->handler_.reset();
+    self->requests_.reset();
+    self->input_.reset();
+    self->home_->post([self] { self->owner_.on_closed(self); });
+  });
+}
+
+}  // namespace mayastor::nvmf::target

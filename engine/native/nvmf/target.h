@@ -1,0 +1,114 @@
+// NVMe/TCP target: serves bdevs to hosts, one subsystem with one namespace (NSID 1) each, plus the
+// discovery subsystem. Any subsystem is reachable on both ports.
+// Threads: every method runs on the home reactor. Accepting, admin queues and reservations live
+// there too; I/O queues are spread over all reactors, each with its own bdev channel.
+// Invariants: after remove_subsystem() and stop() complete, no I/O of theirs is in flight and no
+// channel of their bdevs is open; an admin change (ANA, reservation, pause, hosts) holds on every
+// reactor before the call that made it completes.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bdev/bdev.h"
+#include "core/reactor.h"
+#include "core/task.h"
+#include "nvmf/spec.h"
+#include "util/result.h"
+#include "util/uuid.h"
+
+namespace mayastor::nvmf {
+
+struct TargetOptions {
+  std::string address = "127.0.0.1";  // IPv4 or IPv6 literal
+  uint16_t replica_port = 8420;       // 0: any free port
+  uint16_t nexus_port = 4421;
+  uint32_t max_queue_depth = 128;       // entries of an I/O queue; env NVMF_TCP_MAX_QUEUE_DEPTH
+  uint32_t max_qpairs = 32;             // per controller, admin queue included
+  uint32_t max_admin_depth = 128;       // entries of an admin queue; hosts use 32
+  uint32_t in_capsule_bytes = 4096;     // per I/O command; admin and fabrics commands: 8192
+  uint32_t max_io_bytes = 131072;       // MDTS; power of two of 4 KiB, at most 1 MiB
+  bool c2h_success = true;              // reads end with their data where the host allows it
+  uint64_t ic_timeout_ms = 10'000;      // from accept to Connect
+  uint64_t association_timeout_ms = 120'000;   // controller neither enabled nor with I/O queues
+  uint64_t discovery_keep_alive_ms = 120'000;  // when the host asked for none
+  uint64_t keep_alive_min_ms = 10'000;         // shorter ones are raised to it
+  uint64_t keep_alive_granularity_ms = 10'000; // KAS
+  uint16_t retry_delay_100ms[3] = {0, 0, 0};   // CRDT1..3
+  // Told of hosts that come and go, one line each; home reactor. May be empty.
+  std::function<void(const std::string&)> log;
+};
+
+struct SubsystemOptions {
+  std::string nqn;
+  std::string serial;  // at most 20 ASCII characters
+  std::string model = "Mayastor NVMe controller";
+  std::shared_ptr<Bdev> bdev;
+  Uuid nguid;                              // also the namespace's UUID
+  std::vector<std::string> allowed_hosts;  // NQNs; empty: any host
+  uint16_t cntlid_min = 1, cntlid_max = kMaxControllerId;
+  bool ana_reporting = false;
+  AnaState ana_state = AnaState::kOptimized;
+  std::string ptpl_path;  // file for reservations that persist; empty: PTPL not offered
+  uint16_t port = 0;      // port named in the discovery log; 0: the replica port
+};
+
+struct HostInfo {
+  std::string nqn;
+  Uuid host_id;
+  uint16_t controller_id = 0;
+  uint32_t io_queues = 0;
+  std::string peer;  // "ip:port" of the admin queue
+};
+struct SubsystemInfo {
+  std::string nqn;
+  std::string serial;
+  std::string bdev_name;
+  std::vector<std::string> allowed_hosts;
+  AnaState ana_state = AnaState::kOptimized;
+  bool paused = false;
+  std::vector<HostInfo> hosts;  // connected controllers
+};
+
+class Target final {
+ public:
+  Target(Reactors& reactors, TargetOptions options);
+  ~Target();  // after stop()
+  Target(const Target&) = delete;
+  Target& operator=(const Target&) = delete;
+
+  Task<Result<void>> start();
+  Task<void> stop();  // removes every subsystem, closes every connection; idempotent
+
+  // Bad NQN, serial or cntlid range -> kInvalidArgument; NQN taken -> kAlreadyExists.
+  Task<Result<void>> add_subsystem(SubsystemOptions options);
+  // Disconnects its hosts and waits for I/O in flight. Unknown -> kNotFound.
+  Task<Result<void>> remove_subsystem(std::string nqn);
+  // Disconnects hosts that are not allowed any more. Empty: any host.
+  Task<Result<void>> set_allowed_hosts(std::string nqn, std::vector<std::string> hosts);
+  // Hosts get an asynchronous event where ANA reporting is on; I/O that is not allowed in the new
+  // state fails with a path status from then on.
+  Task<Result<void>> set_ana_state(std::string nqn, AnaState state);
+  [[nodiscard]] Result<AnaState> ana_state(const std::string& nqn) const;
+  // Holds new I/O and waits for I/O in flight; admin commands go on. Pauses nest.
+  Task<Result<void>> pause(std::string nqn);
+  Task<Result<void>> resume(std::string nqn);
+  // The bdev changed its size: hosts get an asynchronous event and look again.
+  Task<Result<void>> namespace_changed(std::string nqn);
+
+  [[nodiscard]] bool contains(const std::string& nqn) const;
+  [[nodiscard]] Result<SubsystemInfo> find(const std::string& nqn) const;
+  [[nodiscard]] std::vector<SubsystemInfo> list() const;
+  [[nodiscard]] const TargetOptions& options() const noexcept;
+  [[nodiscard]] uint16_t replica_port() const noexcept;  // bound; 0 before start()
+  [[nodiscard]] uint16_t nexus_port() const noexcept;
+  [[nodiscard]] uint32_t connection_count() const noexcept;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace mayastor::nvmf

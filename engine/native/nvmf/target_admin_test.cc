@@ -1,0 +1,484 @@
+// The admin side of the target over the simulated network: Connect and its refusals, properties,
+// identify, logs, features, events, keep-alive, discovery, allowed hosts, reservations.
+#include "nvmf/target_test_host.h"
+
+namespace mayastor::nvmf::test {
+namespace {
+
+constexpr uint64_t kMs = 1'000'000;
+
+class TargetAdminTest : public TargetFixture {};
+
+template <typename T>
+T as(const Bytes& data, size_t offset = 0) {
+  T out{};
+  EXPECT_LE(offset + sizeof(T), data.size());
+  if (offset + sizeof(T) <= data.size()) std::memcpy(&out, data.data() + offset, sizeof(T));
+  return out;
+}
+
+TEST_F(TargetAdminTest, IcRespSaysWhatLinuxWants) {
+  start();
+  TestHost host(std::make_unique<SimWire>(sim, other.home(), options.address, 8420));
+  const auto response = host.handshake(true, true);
+  ASSERT_TRUE(response.has_value());
+  EXPECT_EQ(response->header.type, kPduIcResp);
+  EXPECT_EQ(response->header.length, 128U);
+  EXPECT_EQ(response->version, 0);
+  EXPECT_EQ(response->controller_alignment, 0);
+  EXPECT_EQ(response->digests, 3);
+  EXPECT_EQ(response->max_h2c_data, 131072U);
+}
+
+TEST_F(TargetAdminTest, BadIcReqIsATermReq) {
+  start();
+  for (const int field : {0, 1}) {
+    SimWire wire(sim, other.home(), options.address, 8420);
+    IcReqPdu request = make_ic_request(false, false);
+    if (field == 0) request.version = 1;
+    if (field == 1) request.host_alignment = 32;
+    wire.send(&request, sizeof(request));
+    TermReqPdu term{};
+    ASSERT_TRUE(wire.receive(&term, sizeof(term)));
+    EXPECT_EQ(term.header.type, kPduC2hTermReq);
+    EXPECT_EQ(term.error, field == 0 ? kPduErrorUnsupported : kPduErrorInvalidHeader);
+    EXPECT_TRUE(wire.ended());
+  }
+}
+
+TEST_F(TargetAdminTest, SilentConnectionsAreClosed) {
+  options.ic_timeout_ms = 1000;
+  start();
+  SimWire nothing(sim, other.home(), options.address, 8420);
+  TestHost& only_ic = open();
+  EXPECT_TRUE(nothing.ended());
+  EXPECT_TRUE(only_ic.wire().ended());
+}
+
+struct ConnectCase {
+  const char* name;
+  HostConnect connect;
+  uint32_t dw0;
+  IoStatus status = status::kConnectInvalidParameters;
+};
+constexpr uint32_t kData = 1U << 16;
+
+TEST_F(TargetAdminTest, ConnectRefusalsNameTheField) {
+  subsystem.allowed_hosts = {kHostNqn};
+  start();
+  const auto refused = [&](const char* name, const HostConnect& connect, IoStatus status,
+                           uint32_t dw0) {
+    TestHost& host = open();
+    const TestAnswer answer = host.connect(connect);
+    ASSERT_TRUE(answer.arrived) << name;
+    EXPECT_TRUE(answer.status().is(status)) << name << " " << int{answer.status().code};
+    EXPECT_EQ(uint32_t{answer.cqe.dw0}, dw0) << name;
+    close(host);
+  };
+  const IoStatus bad = status::kConnectInvalidParameters;
+  refused("unknown subsystem", {.nqn = "nqn.2019-05.io.openebs:other"}, bad, kData | 256);
+  refused("empty subsystem", {.nqn = ""}, bad, kData | 256);
+  refused("unterminated subsystem", {.nqn = std::string(256, 'x')}, bad, kData | 256);
+  refused("empty host", {.host_nqn = ""}, bad, kData | 512);
+  refused("host", {.host_nqn = "nqn.2019-05.io.openebs:stranger"}, status::kConnectInvalidHost, 0);
+  refused("sqsize 0", {.sqsize = 0}, bad, 44);
+  refused("sqsize", {.sqsize = 128}, bad, 44);
+  refused("static cntlid", {.cntlid = 5}, bad, kData | 16);
+  refused("unknown controller", {.qid = 1, .cntlid = 77}, bad, kData | 16);
+
+  uint16_t cntlid = 0;
+  TestHost& admin = open_admin({}, &cntlid);
+  refused("too many queues", {.qid = 32, .cntlid = cntlid}, bad, 42);
+  refused("deep queue", {.qid = 1, .sqsize = 128, .cntlid = cntlid}, bad, 44);
+  refused("another host", {.qid = 1, .cntlid = cntlid, .host_id = 9}, bad, kData | 0);
+  open_io(cntlid);
+  refused("queue taken", {.qid = 1, .cntlid = cntlid}, status::kInvalidQueueId, 0);
+  EXPECT_TRUE(admin.property(kPropertyCc, false, 0).status().ok());
+  sim.run_for(10 * kMs);
+  refused("disabled", {.qid = 2, .cntlid = cntlid}, status::kCommandSequence, 0);
+}
+
+TEST_F(TargetAdminTest, ConnectWithBadCapsules) {
+  start();
+  TestHost& host = open();
+  Sqe sqe = TestHost::connect_sqe({});
+  EXPECT_TRUE(host.command(sqe, Bytes(512)).status().is(io_status::kDataLengthInvalid));
+  sqe.sgl = {0, 1024, {}, kSglTransport};
+  EXPECT_TRUE(host.command(sqe).status().is(status::kInvalidSglType));
+  ConnectSqe other_format{};
+  std::memcpy(&other_format, &sqe, sizeof(sqe));
+  other_format.recfmt = 1;
+  std::memcpy(&sqe, &other_format, sizeof(sqe));
+  sqe.sgl = {};
+  EXPECT_TRUE(host.command(sqe, TestHost::connect_data({}))
+                  .status()
+                  .is(status::kConnectIncompatibleFormat));
+  EXPECT_TRUE(host.identify(kCnsController, 0).status().is(status::kCommandSequence));
+  EXPECT_TRUE(host.connect({}).status().ok());  // at last
+}
+
+TEST_F(TargetAdminTest, ControllerIdsComeFromTheirRange) {
+  subsystem.cntlid_min = 11;
+  subsystem.cntlid_max = 12;
+  start();
+  uint16_t first = 0, second = 0;
+  TestHost& one = open_admin({}, &first);
+  open_admin({}, &second);
+  EXPECT_EQ(first, 11);
+  EXPECT_EQ(second, 12);
+  TestHost& third = open();
+  EXPECT_TRUE(third.connect({}).status().is(status::kConnectControllerBusy));
+  close(one);
+  sim.run_until([&] { return target->find(kNqn).value().hosts.size() == 1; });
+  EXPECT_EQ(static_cast<uint16_t>(third.connect({}).cqe.dw0), 11);
+}
+
+TEST_F(TargetAdminTest, PropertiesFollowTheControllersLife) {
+  start();
+  TestHost& host = open();
+  ASSERT_TRUE(host.connect({}).status().ok());
+  const TestAnswer cap = host.property(kPropertyCap, true);
+  EXPECT_EQ(cap.cqe.dw0 & 0xFFFF, 127U);
+  EXPECT_NE(cap.cqe.dw0 & 1U << 16, 0U);
+  EXPECT_EQ(uint32_t{cap.cqe.dw1}, 1U << 5);
+  EXPECT_EQ(uint32_t{host.property(kPropertyVs, false).cqe.dw0}, kVersion14);
+  EXPECT_EQ(uint32_t{host.property(kPropertyCsts, false).cqe.dw0}, 0U);
+  EXPECT_FALSE(host.property(kPropertyCap, false).status().ok());
+  EXPECT_FALSE(host.property(kPropertyCsts, true).status().ok());
+  EXPECT_FALSE(host.property(0x24, false).status().ok());
+  EXPECT_FALSE(host.property(kPropertyVs, false, 1).status().ok());
+  EXPECT_TRUE(host.identify(kCnsController, 0).status().is(status::kCommandSequence));
+  EXPECT_TRUE(host.property(kPropertyCc, false, kCcDefault).status().ok());
+  EXPECT_EQ(uint32_t{host.property(kPropertyCsts, false).cqe.dw0}, kCstsReady);
+  EXPECT_EQ(uint32_t{host.property(kPropertyCc, false).cqe.dw0}, kCcDefault);
+  uint16_t cntlid = static_cast<uint16_t>(target->find(kNqn).value().hosts.at(0).controller_id);
+  TestHost& io = open_io(cntlid);
+  EXPECT_TRUE(host.property(kPropertyCc, false, kCcDefault | 1U << kCcShnShift).status().ok());
+  EXPECT_TRUE(io.wire().ended());
+  EXPECT_EQ(host.property(kPropertyCsts, false).cqe.dw0 & kCstsShutdownMask, kCstsShutdownComplete);
+  EXPECT_TRUE(host.property(kPropertyCc, false, 0).status().ok());
+  EXPECT_EQ(uint32_t{host.property(kPropertyCsts, false).cqe.dw0} & kCstsReady, 0U);
+  EXPECT_TRUE(host.property(kPropertyCc, false, kCcDefault).status().ok());
+  open_io(cntlid);
+}
+
+TEST_F(TargetAdminTest, IdentifySatisfiesTheLinuxInitiator) {
+  subsystem.ana_reporting = true;
+  start();
+  uint16_t cntlid = 0;
+  TestHost& host = open_admin({}, &cntlid);
+  const TestAnswer answer = host.identify(kCnsController, 0);
+  const auto id = as<IdentifyController>(answer.data);
+  EXPECT_EQ(uint16_t{id.cntlid}, cntlid);
+  EXPECT_EQ(uint32_t{id.ver}, kVersion14);
+  EXPECT_EQ(std::string(id.sn, 20), subsystem.serial);
+  EXPECT_EQ(std::string(id.mn, 40), "Mayastor NVMe controller" + std::string(16, ' '));
+  EXPECT_EQ(id.cmic, kCmicMultiPort | kCmicMultiController | kCmicAna);
+  EXPECT_EQ(id.mdts, 5);
+  EXPECT_NE(uint16_t{id.kas}, 0);
+  EXPECT_NE(id.sgls & 3, 0U);
+  EXPECT_EQ(uint32_t{id.mnan}, 1U);
+  EXPECT_EQ(uint32_t{id.nn}, 1U);
+  EXPECT_EQ(uint32_t{id.nanagrpid}, 1U);
+  EXPECT_EQ(uint32_t{id.ioccsz}, 260U);
+  EXPECT_EQ(uint32_t{id.iorcsz}, 1U);
+  EXPECT_EQ(uint16_t{id.icdoff}, 0);
+  EXPECT_EQ(uint16_t{id.maxcmd}, 128);
+  EXPECT_EQ(id.lpa & 2, 0);  // no effects log
+  EXPECT_EQ(std::string(id.subnqn), kNqn);
+  EXPECT_NE(id.oncs & kOncsReservations, 0);
+
+  const auto ns = as<IdentifyNamespace>(host.identify(kCnsNamespace, 1).data);
+  EXPECT_EQ(uint64_t{ns.nsze}, 16384U);
+  EXPECT_EQ(ns.lbaf[0].data_size_log2, 9);
+  EXPECT_EQ(ns.nmic, kNmicShared);
+  EXPECT_EQ(uint32_t{ns.anagrpid}, 1U);
+  EXPECT_EQ(ns.rescap, 0xFE);
+  EXPECT_EQ(std::memcmp(ns.nguid, subsystem.nguid.bytes.data(), 16), 0);
+  EXPECT_TRUE(host.identify(kCnsNamespace, 2).status().is(io_status::kInvalidNamespace));
+  EXPECT_EQ(as<uint32_t>(host.identify(kCnsActiveNamespaces, 0).data), 1U);
+  EXPECT_EQ(as<uint32_t>(host.identify(kCnsActiveNamespaces, 1).data), 0U);
+  const Bytes descriptors = host.identify(kCnsNamespaceDescriptors, 1).data;
+  EXPECT_EQ(descriptors[0], kNidNguid);
+  EXPECT_EQ(descriptors[20], kNidUuid);
+  EXPECT_EQ(std::memcmp(&descriptors[24], subsystem.nguid.bytes.data(), 16), 0);
+  EXPECT_EQ(descriptors[40], kNidCommandSet);
+  EXPECT_EQ(descriptors[45], 0);
+  EXPECT_TRUE(host.identify(kCnsCsController, 0).status().ok());
+  EXPECT_TRUE(host.identify(kCnsIndependentNamespace, 1).status().ok());
+  EXPECT_FALSE(host.identify(0x77, 1).status().ok());
+}
+
+TEST_F(TargetAdminTest, LogPagesAndFeatures) {
+  subsystem.ana_reporting = true;
+  start();
+  TestHost& host = open_admin();
+  EXPECT_EQ(host.log_page(kLogError, 64).data, Bytes(64));
+  EXPECT_EQ(host.log_page(kLogSmart, 512).data.size(), 512U);
+  EXPECT_EQ(host.log_page(kLogFirmware, 512).data, Bytes(512));
+  EXPECT_TRUE(host.log_page(kLogEffects, 4096).status().is(status::kInvalidLogPage));
+  EXPECT_TRUE(host.log_page(kLogDiscovery, 1024).status().is(status::kInvalidLogPage));
+  const Bytes ana = host.log_page(kLogAna, 52).data;
+  EXPECT_EQ(as<AnaLogHeader>(ana).group_count, 1);
+  const auto group = as<AnaGroup>(ana, 16);
+  EXPECT_EQ(uint32_t{group.group_id}, 1U);
+  EXPECT_EQ(uint32_t{group.namespace_count}, 1U);
+  EXPECT_EQ(group.state, static_cast<uint8_t>(AnaState::kOptimized));
+  EXPECT_EQ(as<uint32_t>(ana, 48), 1U);
+  EXPECT_EQ(as<AnaGroup>(host.log_page(kLogAna, 48, false, 1).data, 16).namespace_count, 0U);
+
+  EXPECT_EQ(uint32_t{host.feature(kFeatureQueues, 0x001F001F).cqe.dw0}, 0x001E001EU);
+  EXPECT_EQ(uint32_t{host.feature(kFeatureQueues, 0x00010001).cqe.dw0}, 0x00010001U);
+  EXPECT_TRUE(host.feature(kFeatureAsyncEvents, 0x900).status().ok());
+  EXPECT_EQ(uint32_t{host.feature(kFeatureAsyncEvents).cqe.dw0}, 0x900U);
+  EXPECT_FALSE(host.feature(0xEE).status().ok());
+  Sqe save{};
+  save.opcode = kAdminSetFeatures;
+  save.cdw10 = kFeatureAsyncEvents | 1U << 31;
+  EXPECT_TRUE(host.command(save).status().is(status::kFeatureNotSaveable));
+  const TestAnswer id = host.read_data(kAdminGetFeatures, 0, 16, kFeatureHostId, 1);
+  EXPECT_EQ(id.data, Bytes(16, 1));
+  Bytes behavior(512);
+  behavior[0] = 1;
+  Sqe set{};
+  set.opcode = kAdminSetFeatures;
+  set.cdw10 = kFeatureHostBehavior;
+  EXPECT_TRUE(host.command(set, behavior).status().ok());
+  EXPECT_EQ(host.read_data(kAdminGetFeatures, 0, 512, kFeatureHostBehavior).data, behavior);
+  Sqe unknown{};
+  unknown.opcode = 0x55;
+  EXPECT_TRUE(host.command(unknown).status().is(io_status::kInvalidOpcode));
+}
+
+TEST_F(TargetAdminTest, EventsTellOfAnaAndNamespaceChanges) {
+  subsystem.ana_reporting = true;
+  start();
+  TestHost& host = open_admin();
+  ASSERT_TRUE(host.feature(kFeatureAsyncEvents, kOaesAna | kOaesNamespaceAttribute).status().ok());
+  const uint16_t first = host.send_async_event();
+  ASSERT_TRUE(sim.run(target->set_ana_state(kNqn, AnaState::kInaccessible)).ok());
+  EXPECT_EQ(uint32_t{host.finish(first).cqe.dw0}, kEventAnaChanged);
+  const uint16_t second = host.send_async_event();
+  // Masked until the log is read.
+  ASSERT_TRUE(sim.run(target->set_ana_state(kNqn, AnaState::kOptimized)).ok());
+  ASSERT_TRUE(sim.run(target->namespace_changed(kNqn)).ok());
+  EXPECT_EQ(uint32_t{host.finish(second).cqe.dw0}, kEventNamespaceChanged);
+  EXPECT_EQ(as<uint32_t>(host.log_page(kLogChangedNamespaces, 4096).data), 1U);
+  EXPECT_EQ(as<uint32_t>(host.log_page(kLogChangedNamespaces, 4096).data), 0U);
+  EXPECT_EQ(as<AnaGroup>(host.log_page(kLogAna, 52).data, 16).state,
+            static_cast<uint8_t>(AnaState::kOptimized));
+  ASSERT_TRUE(sim.run(target->set_ana_state(kNqn, AnaState::kNonOptimized)).ok());
+  const uint16_t third = host.send_async_event();  // the event waited for it
+  EXPECT_EQ(uint32_t{host.finish(third).cqe.dw0}, kEventAnaChanged);
+  for (int i = 0; i < 4; ++i) host.send_async_event();
+  const uint16_t excess = host.send_async_event();
+  EXPECT_TRUE(host.finish(excess).status().is(status::kAsyncEventLimit));
+  Sqe abort{};
+  abort.opcode = kAdminAbort;
+  abort.cdw10 = static_cast<uint32_t>(excess - 1) << 16;
+  EXPECT_EQ(uint32_t{host.command(abort).cqe.dw0}, 0U);
+  EXPECT_TRUE(host.finish(static_cast<uint16_t>(excess - 1)).status().is(io_status::kAborted));
+  abort.cdw10 = 0xAAAAU << 16;
+  EXPECT_EQ(uint32_t{host.command(abort).cqe.dw0}, 1U);
+}
+
+TEST_F(TargetAdminTest, KeepAliveExpiryEndsTheController) {
+  start();
+  uint16_t cntlid = 0;
+  HostConnect connect;
+  connect.kato_ms = 5000;  // raised to 10 s
+  TestHost& host = open_admin(connect, &cntlid);
+  TestHost& io = open_io(cntlid);
+  Sqe keep_alive{};
+  keep_alive.opcode = kAdminKeepAlive;
+  for (int i = 0; i < 4; ++i) {
+    sim.run_for(8000 * kMs);
+    EXPECT_TRUE(host.command(keep_alive).status().ok());
+  }
+  sim.run_for(9000 * kMs);
+  EXPECT_EQ(target->find(kNqn).value().hosts.size(), 1U);
+  sim.run_for(2000 * kMs);
+  EXPECT_TRUE(target->find(kNqn).value().hosts.empty());
+  EXPECT_TRUE(host.wire().ended());
+  EXPECT_TRUE(io.wire().ended());
+}
+
+TEST_F(TargetAdminTest, ControllerWithoutQueuesIsForgotten) {
+  start();
+  open_admin();
+  sim.run_for(119'000 * kMs);
+  EXPECT_EQ(target->find(kNqn).value().hosts.size(), 1U);
+  sim.run_for(2'000 * kMs);
+  EXPECT_TRUE(target->find(kNqn).value().hosts.empty());
+}
+
+TEST_F(TargetAdminTest, DiscoveryListsWhatTheHostMayUse) {
+  start();
+  SubsystemOptions hidden = subsystem;
+  hidden.nqn = "nqn.2019-05.io.openebs:hidden";
+  hidden.allowed_hosts = {"nqn.2019-05.io.openebs:stranger"};
+  ASSERT_TRUE(sim.run(target->add_subsystem(hidden)).ok());
+  HostConnect connect;
+  connect.nqn = kDiscoveryNqn;
+  TestHost& host = open_admin(connect);
+  EXPECT_EQ(as<IdentifyController>(host.identify(kCnsController, 0).data).cntrltype, 2);
+  ASSERT_TRUE(host.feature(kFeatureAsyncEvents, kOaesDiscovery).status().ok());
+  const Bytes log = host.log_page(kLogDiscovery, 4096).data;
+  const auto header = as<DiscoveryLogHeader>(log);
+  EXPECT_EQ(uint64_t{header.record_count}, 1U);
+  const auto entry = as<DiscoveryLogEntry>(log, 1024);
+  EXPECT_EQ(entry.trtype, kTransportTcp);
+  EXPECT_EQ(entry.subtype, kSubtypeNvm);
+  EXPECT_EQ(std::string(entry.subnqn), kNqn);
+  EXPECT_EQ(std::string(entry.trsvcid, 4), "8420");
+  EXPECT_EQ(std::string(entry.traddr, 9), "10.0.0.1 ");
+  const uint16_t event = host.send_async_event();
+  ASSERT_TRUE(sim.run(target->remove_subsystem(hidden.nqn)).ok());
+  EXPECT_EQ(uint32_t{host.finish(event).cqe.dw0}, kEventDiscoveryChanged);
+  EXPECT_GT(as<DiscoveryLogHeader>(host.log_page(kLogDiscovery, 1024).data).generation,
+            uint64_t{header.generation});
+  EXPECT_TRUE(host.log_page(kLogSmart, 512).status().is(status::kInvalidLogPage));
+  TestHost& io = open();
+  connect.qid = 1;
+  connect.cntlid = 1;
+  EXPECT_EQ(uint32_t{io.connect(connect).cqe.dw0}, 42U);
+}
+
+TEST_F(TargetAdminTest, AllowedHostsCanBeTakenAway) {
+  start();
+  TestHost& mine = open_admin();
+  HostConnect other_host;
+  other_host.host_nqn = "nqn.2019-05.io.openebs:node-name:host-2";
+  TestHost& theirs = open_admin(other_host);
+  ASSERT_TRUE(sim.run(target->set_allowed_hosts(kNqn, {kHostNqn})).ok());
+  EXPECT_TRUE(theirs.wire().ended());
+  EXPECT_TRUE(mine.identify(kCnsController, 0).status().ok());
+  TestHost& again = open(false, false, 4421);  // either port
+  EXPECT_TRUE(again.connect(other_host).status().is(status::kConnectInvalidHost));
+  EXPECT_TRUE(again.connect({}).status().ok());
+}
+
+TEST_F(TargetAdminTest, BadSubsystemsAreRefusedWithTheReason) {
+  start();
+  const auto refused = [&](auto change, ErrorCode code) {
+    SubsystemOptions bad = subsystem;
+    bad.nqn = "nqn.2019-05.io.openebs:bad";
+    change(bad);
+    const auto result = sim.run(target->add_subsystem(bad));
+    ASSERT_FALSE(result.ok());
+    EXPECT_EQ(result.error().code, code) << result.error().message;
+  };
+  refused([](auto& o) { o.nqn = kNqn; }, ErrorCode::kAlreadyExists);
+  refused([](auto& o) { o.nqn = ""; }, ErrorCode::kInvalidArgument);
+  refused([](auto& o) { o.nqn = std::string("nqn.") + std::string(220, 'x'); },
+          ErrorCode::kInvalidArgument);
+  refused([](auto& o) { o.nqn = "iqn.x"; }, ErrorCode::kInvalidArgument);
+  refused([](auto& o) { o.nqn = kDiscoveryNqn; }, ErrorCode::kInvalidArgument);
+  refused([](auto& o) { o.serial = std::string(21, '1'); }, ErrorCode::kInvalidArgument);
+  refused([](auto& o) { o.cntlid_min = 0; }, ErrorCode::kInvalidArgument);
+  refused([](auto& o) { o.cntlid_min = 9, o.cntlid_max = 8; }, ErrorCode::kInvalidArgument);
+  refused([](auto& o) { o.bdev = nullptr; }, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(sim.run(target->remove_subsystem("nqn.none")).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(sim.run(target->pause("nqn.none")).error().code, ErrorCode::kNotFound);
+}
+
+// ---- Reservations over the wire ------------------------------------------------------------------
+
+class TargetReservationTest : public TargetFixture {
+ protected:
+  TargetReservationTest() : TargetFixture(2) {}
+  void begin() {
+    start();
+    uint16_t id = 0;
+    admin_a = &open_admin({}, &id);
+    a = &open_io(id);
+    HostConnect other_host;
+    other_host.host_id = 2;
+    admin_b = &open_admin(other_host, &id);
+    b = &open_io(id, other_host);
+    ASSERT_TRUE(a->reserve(kIoReservationRegister, 0, {0, 0xA}).status().ok());
+  }
+  TestHost *admin_a = nullptr, *admin_b = nullptr, *a = nullptr, *b = nullptr;
+};
+
+TEST_F(TargetReservationTest, ExclusiveAccessFencesAtOnce) {
+  begin();
+  ASSERT_TRUE(b->write(0, pattern(512, 1), true).status().ok());
+  ASSERT_TRUE(a->reserve(kIoReservationAcquire, 2U << 8, {0xA, 0}).status().ok());
+  EXPECT_TRUE(b->write(0, pattern(512, 2), true).status().is(io_status::kReservationConflict));
+  EXPECT_TRUE(b->write(0, pattern(8192, 2), false).status().is(io_status::kReservationConflict));
+  EXPECT_TRUE(b->read(0, 1).status().is(io_status::kReservationConflict));
+  EXPECT_TRUE(a->read(0, 1).status().ok());
+  // A newcomer is fenced too.
+  HostConnect third;
+  third.host_id = 3;
+  uint16_t id = 0;
+  open_admin(third, &id);
+  EXPECT_TRUE(open_io(id, third).read(0, 1).status().is(io_status::kReservationConflict));
+  // Preempted: the other way round, and the old holder is told.
+  const uint16_t event = admin_a->send_async_event();
+  ASSERT_TRUE(b->reserve(kIoReservationRegister, 2 | 8, {0, 0xB}).status().ok());
+  ASSERT_TRUE(b->reserve(kIoReservationAcquire, 1 | 2U << 8, {0xB, 0xA}).status().ok());
+  EXPECT_TRUE(a->write(0, pattern(512, 1), true).status().is(io_status::kReservationConflict));
+  EXPECT_TRUE(b->write(0, pattern(512, 1), true).status().ok());
+  EXPECT_EQ(uint32_t{admin_a->finish(event).cqe.dw0}, kEventReservation);
+  const auto log = as<ReservationLog>(admin_a->log_page(kLogReservation, 64).data);
+  EXPECT_EQ(log.type, kNoticeRegistrationPreempted);
+  EXPECT_EQ(uint32_t{log.nsid}, 1U);
+
+  Sqe report{};
+  report.opcode = kIoReservationReport;
+  report.nsid = 1;
+  report.cdw10 = 1024 / 4 - 1;
+  report.sgl = {0, 1024, {}, kSglTransport};
+  EXPECT_TRUE(a->command(report).status().is(status::kHostIdInconsistent));
+  report.cdw11 = 1;
+  const Bytes data = a->command(report).data;
+  ASSERT_EQ(data.size(), 1024U);
+  EXPECT_EQ(as<ReservationStatusHeader>(data).type, 2);
+  EXPECT_EQ(uint16_t{as<ReservationStatusHeader>(data).registrant_count}, 1);
+  EXPECT_EQ(uint64_t{as<ReservationRegistrantExtended>(data, 64).key}, 0xBU);
+}
+
+TEST_F(TargetReservationTest, PreemptWaitsForWritesOfTheFencedHost) {
+  begin();
+  ASSERT_TRUE(b->reserve(kIoReservationRegister, 0, {0, 0xB}).status().ok());
+  ASSERT_TRUE(b->reserve(kIoReservationAcquire, 2U << 8, {0xB, 0}).status().ok());
+  fault->add_rule({.type = IoType::kWrite, .count = 1, .hold = true});
+  Sqe write = TestHost::io(kIoWrite, 0, 1);
+  write.cid = b->next_cid();
+  write.sgl = {0, 512, {}, kSglInCapsule};
+  b->send_command(write, pattern(512, 1));
+  sim.run_for(kMs);
+  ASSERT_EQ(fault->held_count(), 1U);
+  Sqe preempt{};
+  preempt.opcode = kIoReservationAcquire;
+  preempt.nsid = 1;
+  preempt.cdw10 = 2 | 2U << 8;
+  preempt.cid = a->next_cid();
+  preempt.sgl = {0, 16, {}, kSglInCapsule};
+  const uint64_t keys[2] = {0xA, 0xB};
+  Bytes data(16);
+  std::memcpy(data.data(), keys, 16);
+  a->send_command(preempt, data);
+  auto& wire = static_cast<SimWire&>(a->wire());
+  sim.run_for(100 * kMs);
+  EXPECT_EQ(wire.waiting(), 0U);  // not answered: the old write may still land
+  for (size_t i = 0; i < 2; ++i) {
+    const Reactor::Scope scope(sim.reactor(i));
+    fault->release_held();
+  }
+  EXPECT_TRUE(a->finish(preempt.cid).status().ok());
+  EXPECT_TRUE(b->finish(write.cid).status().ok());
+  EXPECT_TRUE(b->write(0, pattern(512, 2), true).status().is(io_status::kReservationConflict));
+}
+
+TEST_F(TargetReservationTest, PersistingNeedsAPlace) {
+  begin();
+  EXPECT_TRUE(b->reserve(kIoReservationRegister, 3U << 30, {0, 0xB})
+                  .status()
+                  .is(io_status::kInvalidField));
+}
+
+}  // namespace
+}  // namespace mayastor::nvmf::test
