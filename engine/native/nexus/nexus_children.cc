@@ -1,0 +1,314 @@
+// Changes of a nexus's children from outside: add, remove, offline, online.
+#include "nexus/child.h"
+#include "nexus/geometry.h"
+#include "nexus/nexus.h"
+#include "nexus/nexus_core.h"
+#include "nexus/rebuild_job.h"
+
+namespace mayastor::nexus {
+namespace {
+[[nodiscard]] Error child_error(ErrorCode code, const char* what, const std::string& uri,
+                                const char* why) {
+  return Error{code, std::string("Cannot ") + what + " child '" + uri + "': " + why};
+}
+}  // namespace
+
+// Opens the device and takes its reservation. The channels come later.
+Task<Result<void>> Nexus::open_child(ChildPtr child) {
+  std::string name = options_.name;
+  Result<void> opened = co_await open_device(registry_, *child, std::move(name));
+  if (opened.ok()) {
+    opened = co_await reserve(child->device->reservations(), options_);
+    if (!opened.ok()) co_await close_device(registry_, *child);
+  }
+  if (!opened.ok()) {
+    Error error = opened.error();
+    error.code = ErrorCode::kInvalidArgument;  // as published for any child that can't be opened
+    error.message = "child '" + child->uri + "': " + error.message;
+    co_return error;
+  }
+  // The device may speak up inside its own completion: act in a later turn.
+  std::weak_ptr<Nexus> weak = weak_from_this();
+  Reactor* home = &reactors_.home();
+  const uint64_t id = child->id;
+  child->device->set_removed_handler([weak, home, id](IoStatus why) {
+    home->post([weak, id, why] {
+      if (const std::shared_ptr<Nexus> nexus = weak.lock()) nexus->on_device_removed(id, why);
+    });
+  });
+  co_return Result<void>();
+}
+
+// Connects an open device on every core; from then on the child gets writes.
+Task<Result<void>> Nexus::connect_child(ChildPtr child, bool synced) {
+  std::optional<Error> failure;
+  std::vector<std::optional<Error>> failures(cores_.size());
+  std::function<Task<void>(NexusCore&)> connect = [&](NexusCore& core) -> Task<void> {
+    std::shared_ptr<Bdev> device = child->device;
+    WriteLog* log = child->log.get();
+    const uint32_t slot = child->slot;
+    Result<void> connected = co_await core.connect(slot, child->id, device, log, synced);
+    if (!connected.ok()) failures[core.reactor().index()] = connected.error();
+  };
+  co_await on_cores(connect);
+  for (const auto& error : failures) {
+    if (error.has_value()) failure = error;
+  }
+  if (failure.has_value()) {
+    co_await disconnect_child(child);
+    co_return Error{ErrorCode::kInvalidArgument,
+                    "child '" + child->uri + "': " + failure->message, failure->error_number};
+  }
+  child->phase = ChildPhase::kOpen;
+  child->synced = synced;
+  child->counts = synced;
+  child->ever_synced = child->ever_synced || synced;
+  refresh_features();
+  co_return Result<void>();
+}
+
+Task<void> Nexus::disconnect_child(ChildPtr child) {
+  const uint32_t slot = child->slot;
+  std::function<void(NexusCore&)> cut = [slot](NexusCore& core) { core.disconnect(slot); };
+  co_await each_core(cut);
+  std::function<Task<void>(NexusCore&)> close = [slot](NexusCore& core) {
+    return core.close(slot);
+  };
+  co_await on_cores(close);
+  co_await close_device(registry_, *child);
+}
+
+Task<Result<void>> Nexus::add_child(std::string uri, bool norebuild) {
+  const std::shared_ptr<Nexus> self = shared_from_this();
+  co_await control_mutex_.lock();
+  const AsyncLock held(control_mutex_);
+  Result<void> open = check_open("add child");
+  if (!open.ok()) co_return open;
+  if (find_child(uri) != nullptr) {
+    co_return child_error(ErrorCode::kAlreadyExists, "add", uri, "it is a child already");
+  }
+  if (free_slot() == kMaxChildren) {
+    co_return child_error(ErrorCode::kResourceExhausted, "add", uri, "too many children");
+  }
+  ChildPtr child = std::make_shared<Child>(next_child_id_++, uri);
+  child->slot = free_slot();
+  Result<void> opened = co_await open_child(child);
+  if (!opened.ok()) co_return opened;
+  const Bdev& device = *child->device;
+  const Result<DataArea> area =
+      data_area(device.size_bytes() / device.block_size(), device.block_size(), size_bytes_);
+  std::optional<Error> misfit;
+  if (device.block_size() != block_size_) {
+    misfit = child_error(ErrorCode::kInvalidArgument, "add", uri, "its block size differs");
+  } else if (!area.ok()) {
+    misfit = area.error();
+  } else if (area.value().block_count * block_size_ < size_bytes_) {
+    misfit = child_error(ErrorCode::kInvalidArgument, "add", uri,
+                         "it is too small for the data of the nexus");
+  }
+  for (const ChildPtr& other : children_) {
+    if (other->uuid != child->uuid) continue;
+    misfit = child_error(ErrorCode::kAlreadyExists, "add", uri, "a child has its uuid");
+  }
+  if (!misfit.has_value()) {
+    Result<void> still_open = check_open("add child");
+    if (!still_open.ok()) misfit = still_open.error();
+  }
+  if (misfit.has_value()) {
+    co_await close_device(registry_, *child);
+    co_return *misfit;
+  }
+  child->log = std::make_unique<WriteLog>(size_bytes_);
+  child->log->mark_everything();
+  children_.push_back(child);
+  std::function<void(NexusInfo&)> appended = [&child](NexusInfo& info) {
+    info.set(child->uuid, false);
+  };
+  Result<void> recorded = co_await persist(appended);
+  if (!recorded.ok()) {
+    co_await close_device(registry_, *child);
+    std::erase(children_, child);
+    fail_self();
+    co_return recorded;
+  }
+  Result<void> connected = co_await connect_child(child, false);
+  if (!connected.ok()) {
+    std::erase(children_, child);
+    std::function<void(NexusInfo&)> removed = [&child](NexusInfo& info) {
+      info.remove(child->uuid);
+    };
+    const Result<void> forgotten = co_await persist(removed);
+    if (!forgotten.ok()) fail_self();
+    co_return connected;
+  }
+  if (!norebuild && check_open("rebuild").ok()) {
+    const Result<void> rebuilding = begin_rebuild(child);
+    if (!rebuilding.ok()) begin_fault(child, FaultReason::kRebuildFailed);
+  }
+  notify();
+  co_return Result<void>();
+}
+
+Task<Result<void>> Nexus::remove_child(std::string uri) {
+  const std::shared_ptr<Nexus> self = shared_from_this();
+  co_await control_mutex_.lock();
+  const AsyncLock held(control_mutex_);
+  Result<void> open = check_open("remove child");
+  if (!open.ok()) co_return open;
+  const ChildPtr child = find_child(uri);
+  if (child == nullptr) co_return Result<void>();
+  co_await child->retiring;  // its fault may still be worked off
+  open = check_open("remove child");
+  if (!open.ok()) co_return open;
+  if (children_.size() == 1) {
+    co_return child_error(ErrorCode::kFailedPrecondition, "remove", uri, "it is the only child");
+  }
+  if (child->counts && !other_healthy_than(*child)) {
+    co_return child_error(ErrorCode::kFailedPrecondition, "remove", uri,
+                          "it is the last healthy child");
+  }
+  const uint32_t slot = child->slot;
+  const bool was_open = child->is_open();
+  child->phase = ChildPhase::kFaulting;
+  child->synced = child->counts = false;
+  notify();
+  if (was_open) {
+    if (child->rebuild != nullptr) child->rebuild->stop();
+    std::function<void(NexusCore&)> cut = [slot](NexusCore& core) { core.disconnect(slot); };
+    co_await each_core(cut);
+  }
+  std::function<void(NexusInfo&)> removed = [&child](NexusInfo& info) { info.remove(child->uuid); };
+  Result<void> recorded = co_await persist(removed);
+  if (recorded.ok()) {
+    std::function<void(NexusCore&)> release = [slot](NexusCore& core) { core.release(slot); };
+    co_await each_core(release);
+  } else {
+    fail_self();
+  }
+  if (const std::shared_ptr<RebuildJob> job = child->rebuild) {
+    Latch& ended = job->ended();
+    co_await ended;
+  }
+  if (was_open) co_await disconnect_child(child);
+  if (!recorded.ok()) {
+    child->phase = ChildPhase::kClosed;
+    co_return recorded;
+  }
+  std::function<void(NexusCore&)> detach = [slot](NexusCore& core) { core.detach(slot); };
+  co_await each_core(detach);
+  std::erase(children_, child);
+  refresh_features();
+  notify();
+  co_return Result<void>();
+}
+
+Task<Result<void>> Nexus::fault_child(std::string uri) {
+  return fault_by_client(std::move(uri), FaultReason::kOfflinePermanent);
+}
+
+Task<Result<void>> Nexus::child_operation(std::string uri, ChildAction action) {
+  const std::shared_ptr<Nexus> self = shared_from_this();
+  FaultReason reason = FaultReason::kOffline;
+  switch (action) {
+    case ChildAction::kOffline:
+      break;
+    case ChildAction::kFaultIoError:
+      reason = FaultReason::kIoError;
+      break;
+    case ChildAction::kOfflinePermanent:
+      reason = FaultReason::kOfflinePermanent;
+      break;
+    case ChildAction::kOnline: {
+      co_await control_mutex_.lock();
+      const AsyncLock held(control_mutex_);
+      Result<void> open = check_open("online child");
+      if (!open.ok()) co_return open;
+      const ChildPtr child = find_child(uri);
+      if (child == nullptr) {
+        co_return child_error(ErrorCode::kNotFound, "online", uri, "there is no such child");
+      }
+      Result<void> onlined = co_await online_child(child);
+      co_return onlined;
+    }
+  }
+  Result<void> faulted = co_await fault_by_client(std::move(uri), reason);
+  co_return faulted;
+}
+
+Task<Result<void>> Nexus::fault_by_client(std::string uri, FaultReason reason) {
+  const std::shared_ptr<Nexus> self = shared_from_this();
+  co_await control_mutex_.lock();
+  const AsyncLock held(control_mutex_);
+  Result<void> open = check_open("fault child");
+  if (!open.ok()) co_return open;
+  const ChildPtr child = find_child(uri);
+  if (child == nullptr) {
+    co_return child_error(ErrorCode::kNotFound, "fault", uri, "there is no such child");
+  }
+  if (children_.size() == 1) {
+    co_return child_error(ErrorCode::kFailedPrecondition, "fault", uri, "it is the only child");
+  }
+  if (child->counts && !other_healthy_than(*child)) {
+    co_return child_error(ErrorCode::kFailedPrecondition, "fault", uri,
+                          "it is the last healthy child");
+  }
+  if (child->is_open()) {
+    begin_fault(child, reason);
+  } else {
+    child->reason = reason;
+    notify();
+  }
+  co_await child->retiring;
+  Result<void> still_open = check_open("fault child");  // it may not have been recorded
+  co_return still_open;
+}
+
+Task<Result<void>> Nexus::online_child(ChildPtr child) {
+  co_await child->retiring;
+  if (child->is_open()) co_return Result<void>();
+  if (!child->recoverable()) {
+    co_return child_error(ErrorCode::kFailedPrecondition, "online", child->uri,
+                          "it was taken out for good");
+  }
+  Result<void> opened = co_await open_child(child);
+  if (!opened.ok()) co_return opened;
+  const Bdev& device = *child->device;
+  const Result<DataArea> area =
+      data_area(device.size_bytes() / device.block_size(), device.block_size(), size_bytes_);
+  std::optional<Error> misfit;
+  if (device.block_size() != block_size_ || !area.ok() ||
+      area.value().block_count * block_size_ < size_bytes_) {
+    misfit = child_error(ErrorCode::kInvalidArgument, "online", child->uri,
+                         "its device has another size than before");
+  }
+  Result<void> open = check_open("online child");
+  if (!open.ok()) misfit = open.error();
+  if (misfit.has_value()) {
+    co_await close_device(registry_, *child);
+    co_return *misfit;
+  }
+  const bool last_healthy = child->counts;  // it went away, but nobody was written to since
+  const bool partial =
+      options_.partial_rebuild && child->ever_synced && !child->log->incomplete();
+  if (!last_healthy && !partial) {
+    child->log->mark_everything();
+    child->log->set_complete();
+  }
+  Result<void> connected = co_await connect_child(child, last_healthy);
+  if (!connected.ok()) co_return connected;
+  child->reason = FaultReason::kNone;
+  child->fault_time_ns.reset();
+  if (last_healthy) {
+    if (check_open("online child").ok()) {
+      std::function<void(NexusCore&)> restart = [](NexusCore& core) { core.restart(); };
+      co_await each_core(restart);
+    }
+  } else if (child->is_open()) {
+    const Result<void> rebuilding = begin_rebuild(child);
+    if (!rebuilding.ok()) begin_fault(child, FaultReason::kRebuildFailed);
+  }
+  notify();
+  co_return Result<void>();
+}
+
+}  // namespace mayastor::nexus

@@ -1,0 +1,678 @@
+#include "nexus/nexus_core.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace mayastor::nexus {
+namespace {
+constexpr uint32_t kRequestsPerSlab = 32;
+constexpr uint32_t bit_of(uint32_t slot) { return 1u << slot; }
+
+// Calls fn(slot) for each bit set.
+template <typename Fn>
+void for_each_slot(uint32_t mask, Fn fn) {
+  for (; mask != 0; mask &= mask - 1) fn(static_cast<uint32_t>(std::countr_zero(mask)));
+}
+[[nodiscard]] bool is_read(IoType type) {
+  return type == IoType::kRead || type == IoType::kCompare;
+}
+// The request was at fault, not the child.
+[[nodiscard]] bool not_the_childs_fault(IoStatus status) {
+  return status.is(io_status::kInvalidOpcode) || status.is(io_status::kCompareFailure);
+}
+}  // namespace
+
+// One host request on its way through the children.
+struct NexusCore::Request {
+  Io* host = nullptr;
+  NexusCore* core = nullptr;
+  Request* next = nullptr;
+  Request* previous = nullptr;
+  uint64_t begin = 0, end = 0;  // nexus offsets; equal for a flush
+  uint64_t start_ns = 0;
+  uint32_t pending = 0;   // legs not done, plus one while starting
+  uint32_t has_it = 0;    // children that did it
+  uint32_t refused = 0;   // children that do not know the operation
+  uint32_t tried = 0;     // children a read was sent to
+  IoStatus error;         // the first failure
+  Io legs[kMaxChildren];  // by slot
+};
+
+NexusCore::NexusCore(Nexus& nexus, Reactor& reactor) : nexus_(nexus), reactor_(reactor) {}
+
+NexusCore::~NexusCore() {
+  CHECK(writes_in_flight_ == 0 && reads_in_flight_ == 0);
+  CHECK(frozen_queue_.empty() && waiting_.empty() && locks_.empty() && drain_waiters_.empty());
+  for (const Leg& leg : legs_) CHECK(leg.channel == nullptr && leg.in_flight == 0);
+}
+
+void NexusCore::RequestList::push(Request* request) noexcept {
+  request->previous = nullptr;
+  request->next = first;
+  if (first != nullptr) first->previous = request;
+  first = request;
+}
+
+void NexusCore::RequestList::remove(Request* request) noexcept {
+  if (request->previous != nullptr) {
+    request->previous->next = request->next;
+  } else {
+    CHECK(first == request);
+    first = request->next;
+  }
+  if (request->next != nullptr) request->next->previous = request->previous;
+  request->next = request->previous = nullptr;
+}
+
+void NexusCore::IoQueue::push(Io* io) noexcept {
+  io->next = nullptr;
+  if (last != nullptr) {
+    last->next = io;
+  } else {
+    first = io;
+  }
+  last = io;
+}
+
+Io* NexusCore::IoQueue::pop() noexcept {
+  Io* io = first;
+  first = io->next;
+  if (first == nullptr) last = nullptr;
+  io->next = nullptr;
+  return io;
+}
+
+NexusCore::Request* NexusCore::acquire(Io* io) noexcept {
+  if (free_ == nullptr) {
+    slabs_.emplace_back(new Request[kRequestsPerSlab]);
+    for (uint32_t i = 0; i < kRequestsPerSlab; ++i) {
+      slabs_.back()[i].next = free_;
+      free_ = &slabs_.back()[i];
+    }
+  }
+  Request* request = free_;
+  free_ = request->next;
+  request->host = io;
+  request->core = this;
+  request->next = request->previous = nullptr;
+  request->begin = io->offset;
+  request->end = io->offset + io->length;
+  request->start_ns = reactor_.now_ns();
+  request->pending = 0;
+  request->has_it = request->refused = request->tried = 0;
+  request->error = io_status::kOk;
+  return request;
+}
+
+void NexusCore::free_request(Request* request) noexcept {
+  request->next = free_;
+  free_ = request;
+}
+
+void NexusCore::submit(Io* io) noexcept {
+  if (stopped_) {
+    io->complete(stop_status_);
+    return;
+  }
+  if (is_read(io->type)) {
+    if (frozen_reads_ > 0) {
+      frozen_queue_.push(io);
+    } else {
+      start_read(io);
+    }
+    return;
+  }
+  if (frozen_writes_ > 0) {
+    frozen_queue_.push(io);
+  } else if (must_wait(*io)) {
+    waiting_.push(io);
+  } else {
+    start_write(io);
+  }
+}
+
+// ---- Reads
+
+void NexusCore::start_read(Io* io) noexcept {
+  Request* request = acquire(io);
+  ++reads_in_flight_;
+  try_read(request);
+}
+
+void NexusCore::try_read(Request* request) noexcept {
+  const uint32_t readers = read_mask_ & ~request->tried;
+  if (readers == 0) {
+    complete(request, request->error.ok() ? io_status::kInternalPathError : request->error);
+    return;
+  }
+  // Round-robin: the first reader after the last one used.
+  const uint32_t after = readers & ~(bit_of(read_cursor_) | (bit_of(read_cursor_) - 1));
+  read_cursor_ = static_cast<uint32_t>(std::countr_zero(after != 0 ? after : readers));
+  request->tried |= bit_of(read_cursor_);
+  send_to_leg(request, read_cursor_);
+}
+
+void NexusCore::read_done(Request* request, uint32_t slot, IoStatus status) noexcept {
+  if (status.ok() || not_the_childs_fault(status)) {
+    complete(request, status);
+    return;
+  }
+  request->error = status;
+  report(slot, status);
+  if (status.is(io_status::kReservationConflict)) {  // fenced: no other child may answer either
+    complete(request, io_status::kAnaInaccessible);
+    return;
+  }
+  if (stopped_) {
+    complete(request, stop_status_);
+    return;
+  }
+  try_read(request);
+}
+
+// ---- Writes
+
+// A locked range, or a write under way that overlaps?
+bool NexusCore::must_wait(const Io& io) const noexcept {
+  const uint64_t begin = io.offset;
+  const uint64_t end = io.offset + io.length;
+  if (begin == end) return false;  // flush
+  for (const RangeLock::Part* part : locks_) {
+    if (part->lock->overlaps(begin, end)) return true;
+  }
+  if (landing_.first == nullptr) return false;
+  if (wide_writes_ == 0 && io.length < kWideWriteBytes) {
+    bool suspect = false;
+    for (uint64_t s = begin / kSegmentBytes; s <= (end - 1) / kSegmentBytes; ++s) {
+      suspect = suspect || filter_[s % kFilterSize] != 0;
+    }
+    if (!suspect) return false;
+  }
+  for (const Request* other = landing_.first; other != nullptr; other = other->next) {
+    if (begin < other->end && other->begin < end) return true;
+  }
+  return false;
+}
+
+void NexusCore::track(const Request& request, bool add) noexcept {
+  if (request.begin == request.end) return;
+  if (request.end - request.begin >= kWideWriteBytes) {
+    wide_writes_ += add ? 1u : ~0u;
+    return;
+  }
+  const uint64_t last = (request.end - 1) / kSegmentBytes;
+  for (uint64_t s = request.begin / kSegmentBytes; s <= last; ++s) {
+    filter_[s % kFilterSize] = static_cast<uint16_t>(filter_[s % kFilterSize] + (add ? 1 : -1));
+  }
+}
+
+void NexusCore::start_write(Io* io) noexcept {
+  Request* request = acquire(io);
+  ++writes_in_flight_;
+  landing_.push(request);
+  track(*request, true);
+  const uint32_t targets = write_mask_;
+  request->tried = targets;
+  request->pending = static_cast<uint32_t>(std::popcount(targets)) + 1;
+  for_each_slot(targets, [this, request](uint32_t slot) { send_to_leg(request, slot); });
+  write_done_one(request);
+}
+
+void NexusCore::send_to_leg(Request* request, uint32_t slot) noexcept {
+  const Io& host = *request->host;
+  Io& io = request->legs[slot];
+  io.type = host.type;
+  io.fua = host.fua;
+  io.iov_count = host.iov_count;
+  io.iov = host.iov;  // shared by all legs: nobody changes it
+  io.offset = host.type == IoType::kFlush ? 0 : host.offset + data_offset_;
+  io.length = host.length;
+  io.done = &NexusCore::on_leg_done;
+  io.owner = request;
+  ++legs_[slot].in_flight;
+  legs_[slot].channel->submit(&io);
+}
+
+void NexusCore::on_leg_done(Io* io, IoStatus status) noexcept {
+  auto* request = static_cast<Request*>(io->owner);
+  request->core->leg_done(request, static_cast<uint32_t>(io - request->legs), status);
+}
+
+void NexusCore::leg_done(Request* request, uint32_t slot, IoStatus status) noexcept {
+  Leg& leg = legs_[slot];
+  if (is_read(request->host->type)) {
+    read_done(request, slot, status);
+  } else {
+    if (status.ok()) {
+      request->has_it |= bit_of(slot);
+    } else {
+      if (request->error.ok()) request->error = status;
+      if (not_the_childs_fault(status)) {
+        request->refused |= bit_of(slot);
+      } else {
+        // Older writes may have been in the cache that could not be flushed.
+        if (request->host->type == IoType::kFlush) leg.log->set_incomplete();
+        report(slot, status);
+      }
+    }
+    write_done_one(request);
+  }
+  CHECK(leg.in_flight > 0);
+  --leg.in_flight;  // last: close() must not see the leg idle before this is over
+  leg_idle_check(leg);
+}
+
+void NexusCore::write_done_one(Request* request) noexcept {
+  CHECK(request->pending > 0);
+  if (--request->pending == 0) landed(request);
+}
+
+// No child uses the buffers any more and the outcome on each is known.
+void NexusCore::landed(Request* request) noexcept {
+  landing_.remove(request);
+  track(*request, false);
+  const uint32_t missed = member_mask_ & ~request->has_it;
+  for_each_slot(missed, [this, request](uint32_t slot) {
+    legs_[slot].log->mark(request->begin, request->end);
+  });
+  if (request->begin != request->end) {
+    for (RangeLock::Part* part : locks_) {
+      if (part->waiting == 0 || !part->lock->overlaps(request->begin, request->end)) continue;
+      if (--part->waiting == 0) {
+        reactor_.post([part] { part->core->lock_range(part); });
+      }
+    }
+  }
+  // All agreed that they can't do this: the host's business. Disagreement would leave children that
+  // differ, so then those that could not have failed.
+  if (request->has_it == 0 && request->refused != 0 && request->refused == request->tried) {
+    complete(request, request->error);
+  } else {
+    for_each_slot(request->refused, [this, request](uint32_t slot) { report(slot, request->error); });
+    settle(request);
+  }
+  retry_waiting();
+}
+
+void NexusCore::settle(Request* request) noexcept {
+  const uint32_t lacking = must_ack_mask_ & ~request->has_it;
+  if (lacking == 0 && request->has_it != 0) {
+    complete(request, io_status::kOk);
+  } else if (stopped_) {
+    fail_write(request, stop_status_, stop_authority_);
+  } else {
+    held_.push(request);
+  }
+}
+
+// The host gets an error: what the range holds is open, but all children must come to agree.
+void NexusCore::fail_write(Request* request, IoStatus status, uint32_t authority) noexcept {
+  if (request->tried != 0) {
+    for_each_slot(member_mask_, [&](uint32_t slot) {
+      if (slot == authority) {
+        legs_[slot].log->unmark(request->begin, request->end);
+      } else {
+        legs_[slot].log->mark(request->begin, request->end);
+      }
+    });
+  }
+  complete(request, status);
+}
+
+void NexusCore::complete(Request* request, IoStatus status) noexcept {
+  Io* host = request->host;
+  const bool read = is_read(host->type);
+  CHECK((read ? reads_in_flight_ : writes_in_flight_) > 0);
+  --(read ? reads_in_flight_ : writes_in_flight_);
+  if (status.ok()) {
+    const uint64_t latency = reactor_.now_ns() - request->start_ns;
+    if (host->type == IoType::kRead) read_stats_.record(host->length, latency);
+    if (host->type == IoType::kWrite) write_stats_.record(host->length, latency);
+    if (host->type == IoType::kUnmap) unmap_stats_.record(host->length, latency);
+  }
+  free_request(request);
+  drain_check();
+  host->complete(status);
+}
+
+void NexusCore::settle_held() noexcept {
+  Request* request = std::exchange(held_.first, nullptr);
+  while (request != nullptr) {
+    Request* next = request->next;
+    request->next = request->previous = nullptr;
+    settle(request);
+    request = next;
+  }
+}
+
+// Tries all waiting writes again; iterative, because a retried one may land at once.
+void NexusCore::retry_waiting() noexcept {
+  retry_wanted_ = true;
+  if (retrying_) return;
+  retrying_ = true;
+  while (std::exchange(retry_wanted_, false) && !waiting_.empty()) {
+    IoQueue retries = std::exchange(waiting_, IoQueue{});
+    while (!retries.empty()) submit(retries.pop());
+  }
+  retrying_ = false;
+}
+
+void NexusCore::report(uint32_t slot, IoStatus status) noexcept {
+  Leg& leg = legs_[slot];
+  if (leg.report_pending) return;  // until release(), refuse() or connect()
+  leg.report_pending = true;
+  leg.report.nexus = nexus_.shared_from_this();
+  leg.report.child_id = leg.child_id;
+  leg.report.status = status;
+  leg.report.fn = [](Message* message) noexcept {
+    auto* report = static_cast<Report*>(message);
+    const std::shared_ptr<Nexus> nexus = std::move(report->nexus);
+    const uint64_t child_id = report->child_id;
+    const IoStatus cause = report->status;
+    nexus->on_child_failed(child_id, cause);
+  };
+  nexus_.reactors_.home().send(&leg.report);
+}
+
+// ---- Legs
+
+Task<Result<void>> NexusCore::connect(uint32_t slot, uint64_t child_id,
+                                      std::shared_ptr<Bdev> device, WriteLog* log, bool synced) {
+  CHECK(legs_[slot].channel == nullptr && legs_[slot].in_flight == 0);
+  Result<std::unique_ptr<Channel>> channel = co_await device->open_channel();
+  if (!channel.ok()) co_return channel.error();
+  Leg& leg = legs_[slot];
+  leg.channel = channel.take();
+  leg.child_id = child_id;
+  leg.log = log;
+  leg.report_pending = false;
+  member_mask_ |= bit_of(slot);
+  write_mask_ |= bit_of(slot);
+  if (synced) promote(slot);
+  co_return Result<void>();
+}
+
+void NexusCore::promote(uint32_t slot) {
+  CHECK(legs_[slot].channel != nullptr);
+  read_mask_ |= bit_of(slot);
+  must_ack_mask_ |= bit_of(slot);
+}
+
+void NexusCore::disconnect(uint32_t slot) {
+  write_mask_ &= ~bit_of(slot);
+  read_mask_ &= ~bit_of(slot);
+}
+
+void NexusCore::release(uint32_t slot) {
+  CHECK((write_mask_ & bit_of(slot)) == 0);
+  must_ack_mask_ &= ~bit_of(slot);
+  legs_[slot].report_pending = false;
+  settle_held();
+}
+
+void NexusCore::refuse(uint32_t slot) {
+  legs_[slot].report_pending = false;
+  Request* request = held_.first;
+  while (request != nullptr) {
+    Request* next = request->next;
+    if ((must_ack_mask_ & ~request->has_it & bit_of(slot)) != 0) {
+      held_.remove(request);
+      fail_write(request, request->error.ok() ? io_status::kInternalPathError : request->error,
+                 slot);
+    }
+    request = next;
+  }
+}
+
+struct NexusCore::LegUse {  // counts one request of a rebuild on a leg
+  NexusCore& core;
+  Leg& leg;
+  LegUse(NexusCore& on, Leg& of) : core(on), leg(of) { ++leg.in_flight; }
+  ~LegUse() {
+    --leg.in_flight;
+    core.leg_idle_check(leg);
+  }
+  LegUse(const LegUse&) = delete;
+  LegUse& operator=(const LegUse&) = delete;
+};
+
+Task<void> NexusCore::close(uint32_t slot) {
+  struct IdleAwaiter {
+    Leg& leg;
+    [[nodiscard]] bool await_ready() const noexcept { return leg.in_flight == 0; }
+    void await_suspend(std::coroutine_handle<> waiter) const noexcept {
+      CHECK(!leg.idle_waiter);
+      leg.idle_waiter = waiter;
+    }
+    void await_resume() const noexcept {}
+  };
+  Leg& leg = legs_[slot];
+  CHECK((write_mask_ & bit_of(slot)) == 0);
+  Yield yield;  // we may be inside a completion of this very channel
+  co_await yield;
+  IdleAwaiter idle{leg};
+  co_await idle;
+  leg.channel.reset();
+}
+
+void NexusCore::detach(uint32_t slot) {
+  Leg& leg = legs_[slot];
+  CHECK(leg.channel == nullptr && (write_mask_ & bit_of(slot)) == 0);
+  member_mask_ &= ~bit_of(slot);
+  must_ack_mask_ &= ~bit_of(slot);
+  leg.child_id = 0;
+  leg.log = nullptr;
+  leg.report_pending = false;
+  settle_held();
+}
+
+void NexusCore::leg_idle_check(Leg& leg) noexcept {
+  if (leg.in_flight == 0 && leg.idle_waiter) resume_later(std::exchange(leg.idle_waiter, {}));
+}
+
+// Never from inside a completion: the waiter may destroy what is completing.
+void NexusCore::resume_later(std::coroutine_handle<> waiter) {
+  reactor_.post([waiter] { waiter.resume(); });
+}
+
+Task<IoStatus> NexusCore::leg_read(uint32_t slot, uint64_t child_id, uint64_t offset, void* buffer,
+                                   uint64_t length) {
+  Leg& leg = legs_[slot];
+  if (leg.child_id != child_id || (read_mask_ & bit_of(slot)) == 0) co_return io_status::kAborted;
+  const LegUse use(*this, leg);
+  const IoStatus status = co_await read(*leg.channel, offset + data_offset_, buffer, length);
+  co_return status;
+}
+
+Task<IoStatus> NexusCore::leg_write(uint32_t slot, uint64_t child_id, uint64_t offset,
+                                    const void* buffer, uint64_t length) {
+  Leg& leg = legs_[slot];
+  if (leg.child_id != child_id || (write_mask_ & bit_of(slot)) == 0) co_return io_status::kAborted;
+  const LegUse use(*this, leg);
+  const IoStatus status =
+      co_await write(*leg.channel, offset + data_offset_, buffer, length, false);
+  co_return status;
+}
+
+Task<IoStatus> NexusCore::leg_flush(uint32_t slot, uint64_t child_id) {
+  Leg& leg = legs_[slot];
+  if (leg.child_id != child_id || (write_mask_ & bit_of(slot)) == 0) co_return io_status::kAborted;
+  const LegUse use(*this, leg);
+  const IoStatus status = co_await flush(*leg.channel);
+  co_return status;
+}
+
+// ---- Freezing and stopping
+
+Task<void> NexusCore::freeze(bool reads_too) {
+  struct DrainAwaiter {
+    NexusCore& core;
+    bool reads_too;
+    [[nodiscard]] bool await_ready() const noexcept {
+      return core.writes_in_flight_ == 0 && (!reads_too || core.reads_in_flight_ == 0);
+    }
+    void await_suspend(std::coroutine_handle<> waiter) const {
+      core.drain_waiters_.push_back(DrainWaiter{waiter, reads_too});
+    }
+    void await_resume() const noexcept {}
+  };
+  ++frozen_writes_;
+  if (reads_too) ++frozen_reads_;
+  DrainAwaiter drained{*this, reads_too};
+  co_await drained;
+}
+
+void NexusCore::drain_check() noexcept {
+  if (drain_waiters_.empty() || writes_in_flight_ > 0) return;
+  for (size_t i = 0; i < drain_waiters_.size();) {
+    if (drain_waiters_[i].reads_too && reads_in_flight_ > 0) {
+      ++i;
+      continue;
+    }
+    resume_later(drain_waiters_[i].handle);
+    drain_waiters_.erase(drain_waiters_.begin() + static_cast<ptrdiff_t>(i));
+  }
+}
+
+void NexusCore::thaw(bool reads_too) {
+  CHECK(frozen_writes_ > 0 && (!reads_too || frozen_reads_ > 0));
+  --frozen_writes_;
+  if (reads_too) --frozen_reads_;
+  IoQueue queued = std::exchange(frozen_queue_, IoQueue{});
+  while (!queued.empty()) submit(queued.pop());
+}
+
+Task<void> NexusCore::stop(IoStatus why, uint32_t authority) {
+  stopped_ = true;
+  stop_status_ = why;
+  stop_authority_ = authority;
+  IoQueue queued = std::exchange(frozen_queue_, IoQueue{});
+  IoQueue waiting = std::exchange(waiting_, IoQueue{});
+  while (!queued.empty()) submit(queued.pop());
+  while (!waiting.empty()) submit(waiting.pop());
+  settle_held();
+  Task<void> drained = freeze(true);
+  co_await drained;
+  thaw(true);
+}
+
+void NexusCore::restart() {
+  stopped_ = false;
+  stop_authority_ = kMaxChildren;
+}
+
+// ---- Range locks
+
+RangeLock::RangeLock(const std::vector<std::unique_ptr<NexusCore>>& cores) : parts_(cores.size()) {
+  for (size_t i = 0; i < cores.size(); ++i) {
+    parts_[i].lock = this;
+    parts_[i].core = cores[i].get();
+  }
+}
+
+void RangeLock::broadcast(void (*fn)(Message*) noexcept) noexcept {
+  CHECK(outstanding_ == 0 && !waiter_);
+  outstanding_ = static_cast<uint32_t>(parts_.size());
+  for (Part& part : parts_) {
+    if (&part.core->reactor() == &Reactor::current()) {
+      fn(&part);
+    } else {
+      part.fn = fn;
+      part.core->reactor().send(&part);
+    }
+  }
+}
+
+RangeLock::Awaiter RangeLock::lock(uint64_t begin, uint64_t end) noexcept {
+  CHECK(!held_);
+  held_ = true;
+  begin_ = begin;
+  end_ = end;
+  broadcast([](Message* message) noexcept {
+    auto* part = static_cast<Part*>(message);
+    part->core->locks_.push_back(part);
+    for (auto* request = part->core->landing_.first; request != nullptr; request = request->next) {
+      if (part->lock->overlaps(request->begin, request->end)) ++part->waiting;
+    }
+    if (part->waiting == 0) part->core->lock_range(part);
+  });
+  return Awaiter{*this};
+}
+
+RangeLock::Awaiter RangeLock::unlock() noexcept {
+  CHECK(held_);
+  held_ = false;
+  broadcast([](Message* message) noexcept {
+    auto* part = static_cast<Part*>(message);
+    part->core->unlock_range(part);
+  });
+  return Awaiter{*this};
+}
+
+void RangeLock::answered() noexcept {
+  CHECK(outstanding_ > 0);
+  if (--outstanding_ == 0 && waiter_) std::exchange(waiter_, {}).resume();
+}
+
+// The range is free of writes on this core: tell home.
+void NexusCore::lock_range(RangeLock::Part* part) noexcept {
+  Reactor& home = nexus_.reactors_.home();
+  if (&home == &Reactor::current()) {
+    part->lock->answered();
+    return;
+  }
+  part->fn = [](Message* message) noexcept {
+    static_cast<RangeLock::Part*>(message)->lock->answered();
+  };
+  home.send(part);
+}
+
+void NexusCore::unlock_range(RangeLock::Part* part) noexcept {
+  std::erase(locks_, part);
+  lock_range(part);  // the answer is the same; after it `part` is home's again
+  retry_waiting();
+}
+
+// ---- Statistics
+
+void NexusCore::OpStats::record(uint64_t bytes_done, uint64_t latency) noexcept {
+  if (latency > latency_ns_max.get()) latency_ns_max.value.store(latency, std::memory_order_relaxed);
+  if (ops.get() == 0 || latency < latency_ns_min.get()) {
+    latency_ns_min.value.store(latency, std::memory_order_relaxed);
+  }
+  ops.add(1);
+  bytes.add(bytes_done);
+  latency_ns.add(latency);
+}
+
+void NexusCore::add_stats(IoStats& total) const noexcept {
+  IoStats own;
+  own.read_ops = read_stats_.ops.get();
+  own.read_bytes = read_stats_.bytes.get();
+  own.read_latency_ns = read_stats_.latency_ns.get();
+  own.read_latency_ns_max = read_stats_.latency_ns_max.get();
+  own.read_latency_ns_min = read_stats_.latency_ns_min.get();
+  own.write_ops = write_stats_.ops.get();
+  own.write_bytes = write_stats_.bytes.get();
+  own.write_latency_ns = write_stats_.latency_ns.get();
+  own.write_latency_ns_max = write_stats_.latency_ns_max.get();
+  own.write_latency_ns_min = write_stats_.latency_ns_min.get();
+  own.unmap_ops = unmap_stats_.ops.get();
+  own.unmap_bytes = unmap_stats_.bytes.get();
+  own.unmap_latency_ns = unmap_stats_.latency_ns.get();
+  own.unmap_latency_ns_max = unmap_stats_.latency_ns_max.get();
+  own.unmap_latency_ns_min = unmap_stats_.latency_ns_min.get();
+  total.add(own);
+}
+
+void NexusCore::reset_stats() noexcept {
+  // A count added at this very moment may survive or vanish: momentary figures either way.
+  for (OpStats* stats : {&read_stats_, &write_stats_, &unmap_stats_}) {
+    for (Counter* counter : {&stats->ops, &stats->bytes, &stats->latency_ns,
+                             &stats->latency_ns_max, &stats->latency_ns_min}) {
+      counter->value.store(0, std::memory_order_relaxed);
+    }
+  }
+}
+
+}  // namespace mayastor::nexus

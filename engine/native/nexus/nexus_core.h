@@ -1,0 +1,215 @@
+// NexusCore: a nexus's I/O engine on one reactor: legs (one channel per child), fan-out of writes,
+// round-robin reads, writes held back until every child that counts has them or is recorded as
+// unhealthy, and the range locks of rebuilds.
+// Why per core: no lock and no contended word on the I/O path; the home reactor changes children by
+// messages (every method below says where it runs; "own" is this core's reactor).
+// Invariants: a write is acknowledged only if each child of must_ack_ has it; a child leaves
+// must_ack_ only when its unhealthy record is durable and no core reads from it any more; whatever
+// a write missed is in the child's log before the write completes; two overlapping writes of this
+// core are never at the children together, so children agree on the order; a request completes only
+// when no child uses its buffers any more.
+#pragma once
+#include <atomic>
+#include <coroutine>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "bdev/bdev.h"
+#include "core/reactor.h"
+#include "nexus/child.h"
+#include "nexus/nexus.h"
+#include "nexus/write_log.h"
+
+namespace mayastor::nexus {
+
+// `co_await yield`: goes on in a later turn of this reactor, outside of any completion.
+struct Yield {
+  [[nodiscard]] bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> waiter) const {
+    Reactor::current().post([waiter] { waiter.resume(); });
+  }
+  void await_resume() const noexcept {}
+};
+
+// Front-end writes stay out of [begin, end) on every core. Owned by a rebuild task on the home
+// reactor; lock() returns when the writes that were under way there have landed.
+class RangeLock final {
+ public:
+  explicit RangeLock(const std::vector<std::unique_ptr<NexusCore>>& cores);
+  ~RangeLock() { CHECK(!held_ && outstanding_ == 0); }
+  RangeLock(const RangeLock&) = delete;
+  RangeLock& operator=(const RangeLock&) = delete;
+  struct Awaiter {
+    RangeLock& lock;
+    [[nodiscard]] bool await_ready() const noexcept { return lock.outstanding_ == 0; }
+    void await_suspend(std::coroutine_handle<> waiter) noexcept { lock.waiter_ = waiter; }
+    void await_resume() const noexcept {}
+  };
+  [[nodiscard]] Awaiter lock(uint64_t begin, uint64_t end) noexcept;
+  [[nodiscard]] Awaiter unlock() noexcept;
+  [[nodiscard]] bool overlaps(uint64_t begin, uint64_t end) const noexcept {
+    return begin < end_ && begin_ < end;
+  }
+
+ private:
+  friend class NexusCore;
+  struct Part : Message {
+    RangeLock* lock = nullptr;
+    NexusCore* core = nullptr;
+    uint32_t waiting = 0;  // writes under way in the range, on that core
+  };
+  void broadcast(void (*fn)(Message*) noexcept) noexcept;
+  void answered() noexcept;  // home
+  std::vector<Part> parts_;
+  uint64_t begin_ = 0, end_ = 0;
+  uint32_t outstanding_ = 0;
+  bool held_ = false;
+  std::coroutine_handle<> waiter_;
+};
+
+class NexusCore final {
+ public:
+  NexusCore(Nexus& nexus, Reactor& reactor);
+  ~NexusCore();  // every leg closed, nothing in flight
+  NexusCore(const NexusCore&) = delete;
+  NexusCore& operator=(const NexusCore&) = delete;
+  [[nodiscard]] Reactor& reactor() noexcept { return reactor_; }
+  void set_geometry(uint64_t data_offset_bytes) noexcept { data_offset_ = data_offset_bytes; }
+
+  void submit(Io* io) noexcept;  // own
+
+  // Legs; own reactor. A leg's life: connect, [promote], disconnect, [release], close, detach.
+  Task<Result<void>> connect(uint32_t slot, uint64_t child_id, std::shared_ptr<Bdev> device,
+                             WriteLog* log, bool synced);
+  void promote(uint32_t slot);     // in sync: read from it, count it
+  void disconnect(uint32_t slot);  // no new I/O; still counted until release()
+  void release(uint32_t slot);     // recorded as unhealthy: completes the writes that missed it
+  Task<void> close(uint32_t slot);  // waits for its I/O, then destroys the channel
+  void detach(uint32_t slot);       // the child left the nexus
+  // The child failed but defines the data (no other is healthy): writes that missed it fail, and
+  // the others are marked as differing from it.
+  void refuse(uint32_t slot);
+
+  // Freezing; own reactor. Nests. The freeze returns when nothing of that kind is in flight.
+  Task<void> freeze(bool reads_too);
+  void thaw(bool reads_too);
+  // From now on all I/O ends with `why` (what is with the children already goes on to its end);
+  // `authority`: see refuse(); kMaxChildren if none. Returns when nothing is in flight.
+  Task<void> stop(IoStatus why, uint32_t authority);
+  void restart();  // undoes stop()
+
+  // Rebuild and tests: I/O of a leg, in nexus offsets. Own reactor. kAborted if the leg is gone.
+  Task<IoStatus> leg_read(uint32_t slot, uint64_t child_id, uint64_t offset, void* buffer,
+                          uint64_t length);
+  Task<IoStatus> leg_write(uint32_t slot, uint64_t child_id, uint64_t offset, const void* buffer,
+                           uint64_t length);
+  Task<IoStatus> leg_flush(uint32_t slot, uint64_t child_id);
+
+  void add_stats(IoStats& total) const noexcept;  // any thread
+  void reset_stats() noexcept;                    // any thread
+
+ private:
+  friend class RangeLock;
+  struct Request;
+  struct RequestList {
+    Request* first = nullptr;
+    void push(Request* request) noexcept;
+    void remove(Request* request) noexcept;
+  };
+  struct IoQueue {
+    Io* first = nullptr;
+    Io* last = nullptr;
+    [[nodiscard]] bool empty() const noexcept { return first == nullptr; }
+    void push(Io* io) noexcept;
+    [[nodiscard]] Io* pop() noexcept;
+  };
+  // Tells the home reactor that a child failed. One under way per leg is enough.
+  struct Report : Message {
+    std::shared_ptr<Nexus> nexus;  // while under way
+    uint64_t child_id = 0;
+    IoStatus status;
+  };
+  struct Leg {
+    std::unique_ptr<Channel> channel;
+    uint64_t child_id = 0;
+    WriteLog* log = nullptr;
+    uint32_t in_flight = 0;
+    bool report_pending = false;
+    std::coroutine_handle<> idle_waiter;
+    Report report;
+  };
+  struct LegUse;
+  struct Counter {  // one writer, any reader
+    std::atomic<uint64_t> value{0};
+    void add(uint64_t by) noexcept {
+      value.store(value.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
+    }
+    [[nodiscard]] uint64_t get() const noexcept { return value.load(std::memory_order_relaxed); }
+  };
+  struct OpStats {
+    Counter ops, bytes, latency_ns, latency_ns_max, latency_ns_min;
+    void record(uint64_t bytes_done, uint64_t latency) noexcept;
+  };
+  static constexpr uint64_t kWideWriteBytes = 16 * kSegmentBytes;  // not worth the filter
+  static constexpr size_t kFilterSize = 256;
+
+  [[nodiscard]] Request* acquire(Io* io) noexcept;
+  void free_request(Request* request) noexcept;
+  void start_read(Io* io) noexcept;
+  void try_read(Request* request) noexcept;
+  void start_write(Io* io) noexcept;
+  [[nodiscard]] bool must_wait(const Io& io) const noexcept;
+  void track(const Request& request, bool add) noexcept;
+  void send_to_leg(Request* request, uint32_t slot) noexcept;
+  static void on_leg_done(Io* io, IoStatus status) noexcept;
+  void leg_done(Request* request, uint32_t slot, IoStatus status) noexcept;
+  void read_done(Request* request, uint32_t slot, IoStatus status) noexcept;
+  void write_done_one(Request* request) noexcept;
+  void landed(Request* request) noexcept;
+  void settle(Request* request) noexcept;  // acknowledge, fail, or hold
+  void fail_write(Request* request, IoStatus status, uint32_t authority) noexcept;
+  void complete(Request* request, IoStatus status) noexcept;
+  void report(uint32_t slot, IoStatus status) noexcept;
+  void leg_idle_check(Leg& leg) noexcept;
+  void settle_held() noexcept;
+  void retry_waiting() noexcept;
+  void drain_check() noexcept;
+  void resume_later(std::coroutine_handle<> waiter);
+  void lock_range(RangeLock::Part* part) noexcept;
+  void unlock_range(RangeLock::Part* part) noexcept;
+
+  Nexus& nexus_;
+  Reactor& reactor_;
+  uint64_t data_offset_ = 0;
+  Leg legs_[kMaxChildren];
+  uint32_t member_mask_ = 0;    // has a log
+  uint32_t write_mask_ = 0;     // gets writes
+  uint32_t read_mask_ = 0;      // in sync and connected
+  uint32_t must_ack_mask_ = 0;  // recorded as healthy, or about to be
+  uint32_t read_cursor_ = 0;
+  bool stopped_ = false;
+  IoStatus stop_status_;
+  uint32_t stop_authority_ = kMaxChildren;
+  uint32_t frozen_writes_ = 0, frozen_reads_ = 0;
+  uint32_t writes_in_flight_ = 0, reads_in_flight_ = 0;  // accepted, not completed
+  RequestList landing_;  // writes at the children
+  RequestList held_;     // landed, waiting for a child to be recorded as unhealthy
+  IoQueue frozen_queue_;
+  IoQueue waiting_;  // writes that overlap a locked range or a write under way
+  bool retry_wanted_ = false, retrying_ = false;
+  uint16_t filter_[kFilterSize] = {};  // writes under way per segment, hashed
+  uint32_t wide_writes_ = 0;
+  std::vector<RangeLock::Part*> locks_;
+  struct DrainWaiter {
+    std::coroutine_handle<> handle;
+    bool reads_too;
+  };
+  std::vector<DrainWaiter> drain_waiters_;
+  Request* free_ = nullptr;
+  std::vector<std::unique_ptr<Request[]>> slabs_;
+  OpStats read_stats_, write_stats_, unmap_stats_;
+};
+
+}  // namespace mayastor::nexus
