@@ -1,0 +1,377 @@
+#include "host/pool_service.h"
+
+#include <algorithm>
+
+#include "util/uri.h"
+
+namespace mayastor::host {
+namespace {
+
+// What names the device in a disk URI, whatever its scheme and parameters.
+[[nodiscard]] Result<std::string> disk_key(const std::string& disk) {
+  auto uri = Uri::parse(disk);
+  if (!uri.ok()) return uri.error();
+  if (!uri.value().host().empty()) return uri.value().without_query();
+  return uri.value().path();
+}
+
+// A bad disk or pool is the caller's argument, as published: import failures are InvalidArgument.
+[[nodiscard]] Error as_argument(Error error) {
+  if (error.code == ErrorCode::kNotFound || error.code == ErrorCode::kInternal ||
+      error.code == ErrorCode::kFailedPrecondition || error.code == ErrorCode::kUnavailable) {
+    error.code = ErrorCode::kInvalidArgument;
+  }
+  return error;
+}
+
+// As published: a pool's disk is told with the uuid of its bdev.
+[[nodiscard]] std::string disk_with_uuid(const std::string& disk, const Uuid& uuid) {
+  const auto uri = Uri::parse(disk);
+  if (!uri.ok() || uri.value().find("uuid")) return disk;
+  const char separator = disk.find('?') == std::string::npos ? '?' : '&';
+  return disk + separator + "uuid=" + uuid.to_string();
+}
+
+}  // namespace
+
+std::string join_hosts(const std::vector<std::string>& hosts) {
+  std::string text;
+  for (const auto& host : hosts) text += (text.empty() ? "" : ",") + host;
+  return text;
+}
+
+std::vector<std::string> split_hosts(const std::string& text) {
+  std::vector<std::string> hosts;
+  size_t at = 0;
+  while (at < text.size()) {
+    const size_t end = std::min(text.find(',', at), text.size());
+    if (end > at) hosts.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return hosts;
+}
+
+std::string replica_ptpl_file(const Uuid& pool, const Uuid& replica) {
+  return "pool/" + pool.to_string() + "/replica/" + replica.to_string() + ".json";
+}
+
+PoolService::PoolService(BdevRegistry& registry, Sharing& sharing, EngineEvents& events)
+    : registry_(registry), sharing_(sharing), events_(events) {}
+
+Task<Result<PoolInfo>> PoolService::create(PoolRequest request) {
+  co_return co_await load(std::move(request), IfMissing::kFormat);
+}
+
+Task<Result<PoolInfo>> PoolService::import(PoolRequest request) {
+  co_return co_await load(std::move(request), IfMissing::kFail);
+}
+
+Task<Result<PoolInfo>> PoolService::load(PoolRequest request, IfMissing if_missing) {
+  const std::string what = (if_missing == IfMissing::kFormat ? "Cannot create pool " : "Cannot import pool ") +
+                           request.name + ": ";
+  if (request.name.empty()) {
+    co_return Error{ErrorCode::kInvalidArgument, what + "the name is empty"};
+  }
+  if (request.disks.size() != 1) {
+    co_return Error{ErrorCode::kInvalidArgument,
+                    what + "it needs exactly one disk, " + std::to_string(request.disks.size()) +
+                        " given"};
+  }
+  if (request.uuid) {
+    auto uuid = Uuid::parse(*request.uuid);
+    if (!uuid.ok()) co_return Error{ErrorCode::kInvalidArgument, what + uuid.error().message};
+  }
+  const std::string disk = request.disks.front();
+  const auto key = disk_key(disk);
+  if (!key.ok()) co_return Error{ErrorCode::kInvalidArgument, what + key.error().message};
+
+  co_await changing_.lock();
+  AsyncLock held(changing_);
+  if (const Pool* loaded = find(request.name)) {
+    const auto loaded_key = disk_key(loaded->disk_uri);
+    if (loaded_key.ok() && loaded_key.value() == key.value()) {
+      co_return Error{ErrorCode::kAlreadyExists, what + "it is loaded already"};
+    }
+    co_return Error{ErrorCode::kInvalidArgument,
+                    what + "a pool of that name is loaded from " + loaded->disk_uri};
+  }
+  for (const auto& [other, pool] : pools_) {
+    const auto other_key = disk_key(pool->disk_uri);
+    if (other_key.ok() && other_key.value() == key.value()) {
+      co_return Error{ErrorCode::kInvalidArgument,
+                      what + "disk " + disk + " is in use by pool " + other};
+    }
+  }
+
+  auto pool = std::make_unique<Pool>();
+  pool->disk_uri = disk;
+  auto base = co_await registry_.create(disk);
+  if (!base.ok() && base.error().code == ErrorCode::kAlreadyExists) {
+    pool->owns_disk = false;
+    const auto uri = Uri::parse(disk);
+    auto existing = registry_.find(uri.value().path());
+    if (!existing) existing = registry_.find(uri.value().name());
+    if (existing) base = std::move(existing);
+  }
+  if (!base.ok()) {
+    Error error = as_argument(base.error());
+    error.message = what + error.message;
+    co_return error;
+  }
+  pool->disk_name = base.value()->name();
+  const auto claimed = registry_.claim(pool->disk_name, "pool " + request.name);
+  if (!claimed.ok()) {
+    co_return Error{ErrorCode::kInvalidArgument, what + claimed.error().message};
+  }
+  const std::string name = request.name;
+  auto store = co_await open_store(base.value(), std::move(request), if_missing);
+  if (!store.ok()) {
+    co_await release_disk(pool.get());
+    Error error = as_argument(store.error());
+    error.message = what + error.message;
+    co_return error;
+  }
+  pool->store = store.take();
+  Pool* loaded = pool.get();
+  pools_[name] = std::move(pool);
+  const auto attached = co_await attach(loaded);
+  if (!attached.ok()) {
+    const auto undone = co_await detach(loaded, false);
+    if (!undone.ok()) {
+      events_.on_log(LogLevel::kError, "pool half loaded: " + undone.error().message,
+                     {{"pool.id", name}});
+    }
+    pools_.erase(name);
+    Error error = attached.error();
+    error.message = what + error.message;
+    co_return error;
+  }
+  events_.on_log(LogLevel::kInfo, "pool loaded",
+                 {{"pool.id", name}, {"pool.uuid", loaded->store->uuid().to_string()}});
+  co_return describe(*loaded);
+}
+
+Task<Result<std::shared_ptr<LvolStore>>> PoolService::open_store(std::shared_ptr<Bdev> base,
+                                                                 PoolRequest request,
+                                                                 IfMissing if_missing) {
+  std::optional<Uuid> uuid;
+  if (request.uuid) uuid = Uuid::parse(*request.uuid).take();
+  std::string name = request.name;
+  std::shared_ptr<Bdev> device = base;
+  auto store = co_await LvolStore::import(std::move(device), std::move(name), uuid);
+  const bool missing = !store.ok() && store.error().code == ErrorCode::kNotFound;
+  if (!missing || if_missing == IfMissing::kFail) co_return store;
+  LvolStoreOptions options;
+  options.name = request.name;
+  options.uuid = uuid;
+  if (request.cluster_size) options.cluster_size = *request.cluster_size;
+  co_return co_await LvolStore::create(std::move(base), std::move(options));
+}
+
+// Lvols into the registry, and served again where their properties say so.
+Task<Result<void>> PoolService::attach(Pool* pool) {
+  for (const auto& lvol : pool->store->lvols()) {
+    const auto added = registry_.add(lvol);
+    if (!added.ok()) co_return added;
+  }
+  for (const auto& lvol : pool->store->lvols()) {
+    lvol->set_removed_handler([this, pool, name = pool->store->name()](IoStatus) {
+      if (std::exchange(pool->faulted, true)) return;
+      events_.on_log(LogLevel::kError, "pool lost its disk", {{"pool.id", name}});
+    });
+    if (lvol->property(lvol_property::kShared) != "true") continue;
+    auto hosts = split_hosts(lvol->property(lvol_property::kAllowedHosts).value_or(""));
+    const auto shared = co_await share_lvol(lvol, std::move(hosts));
+    if (!shared.ok()) {
+      events_.on_log(LogLevel::kWarn, "replica not shared again: " + shared.error().message,
+                     {{"replica.uuid", lvol->name()}});
+    }
+  }
+  co_return Result<void>();
+}
+
+Task<Result<void>> PoolService::share_lvol(std::shared_ptr<Lvol> lvol,
+                                           std::vector<std::string> hosts) {
+  ShareRequest request;
+  request.name = lvol->lvol_name();
+  request.allowed_hosts = std::move(hosts);
+  if (const auto store = lvol->store()) {
+    request.ptpl_file = replica_ptpl_file(store->uuid(), lvol->uuid());
+  }
+  request.bdev = std::move(lvol);
+  co_return co_await sharing_.share(std::move(request));
+}
+
+// Takes a pool out of service; on failure it is put back as it was.
+Task<Result<void>> PoolService::detach(Pool* pool, bool destroy) {
+  for (const auto& lvol : pool->store->lvols()) {
+    const std::string by = registry_.claimed_by(lvol->name());
+    if (!by.empty()) {
+      co_return Error{ErrorCode::kFailedPrecondition,
+                      "replica " + lvol->name() + " is in use by " + by};
+    }
+  }
+  const auto lvols = pool->store->lvols();
+  const Uuid uuid = pool->store->uuid();
+  for (const auto& lvol : lvols) {
+    const auto unshared = co_await sharing_.unshare(lvol->lvol_name());
+    if (!unshared.ok()) co_return unshared;
+    lvol->set_removed_handler(nullptr);
+    registry_.remove(lvol->name());
+  }
+  Result<void> left;
+  if (destroy) {
+    left = co_await pool->store->destroy();
+  } else {
+    left = co_await pool->store->export_store();
+  }
+  if (!left.ok() && !pool->faulted) {
+    const auto again = co_await attach(pool);
+    if (!again.ok()) {
+      events_.on_log(LogLevel::kError, "pool half unloaded: " + again.error().message,
+                     {{"pool.id", pool->store->name()}});
+    }
+    co_return left;
+  }
+  if (destroy) sharing_.forget_reservations("pool/" + uuid.to_string());
+  co_await release_disk(pool);
+  co_return Result<void>();
+}
+
+Task<void> PoolService::release_disk(Pool* pool) {
+  registry_.unclaim(pool->disk_name);
+  if (!pool->owns_disk) co_return;
+  std::string name = pool->disk_name;
+  const auto gone = co_await registry_.destroy(std::move(name));
+  if (!gone.ok()) {
+    events_.on_log(LogLevel::kWarn, "disk not closed: " + gone.error().message,
+                   {{"disk", pool->disk_name}});
+  }
+}
+
+Result<Pool*> PoolService::find_loaded(const char* verb, const std::string& name,
+                                       const std::optional<std::string>& uuid) {
+  Pool* pool = nullptr;
+  if (const auto found = pools_.find(name); found != pools_.end()) pool = found->second.get();
+  const std::string what = std::string("Cannot ") + verb + " pool " + name + ": ";
+  if (pool == nullptr) return Error{ErrorCode::kNotFound, what + "it is not loaded here"};
+  if (uuid && pool->store->uuid().to_string() != *uuid) {
+    return Error{ErrorCode::kNotFound, what + "its uuid is " + pool->store->uuid().to_string() +
+                                           ", not " + *uuid};
+  }
+  return pool;
+}
+
+Task<Result<void>> PoolService::export_pool(std::string name, std::optional<std::string> uuid) {
+  co_await changing_.lock();
+  AsyncLock held(changing_);
+  const auto pool = find_loaded("export", name, uuid);
+  if (!pool.ok()) co_return pool.error();
+  auto left = co_await detach(pool.value(), false);
+  if (!left.ok()) {
+    Error error = left.error();
+    error.message = "Cannot export pool " + name + ": " + error.message;
+    co_return error;
+  }
+  pools_.erase(name);
+  events_.on_log(LogLevel::kInfo, "pool exported", {{"pool.id", name}});
+  co_return Result<void>();
+}
+
+Task<Result<void>> PoolService::destroy(std::string name, std::optional<std::string> uuid) {
+  co_await changing_.lock();
+  AsyncLock held(changing_);
+  const auto pool = find_loaded("destroy", name, uuid);
+  if (!pool.ok()) co_return pool.error();
+  auto left = co_await detach(pool.value(), true);
+  if (!left.ok()) {
+    Error error = left.error();
+    error.message = "Cannot destroy pool " + name + ": " + error.message;
+    co_return error;
+  }
+  pools_.erase(name);
+  events_.on_log(LogLevel::kInfo, "pool destroyed", {{"pool.id", name}});
+  co_return Result<void>();
+}
+
+Task<Result<void>> PoolService::export_all() {
+  Result<void> worst;
+  std::vector<std::string> names;
+  for (const auto& [name, pool] : pools_) names.push_back(name);
+  for (const auto& name : names) {
+    const std::optional<std::string> any_uuid;
+    auto left = co_await export_pool(name, any_uuid);
+    if (!left.ok()) worst = left;
+  }
+  co_return worst;
+}
+
+Pool* PoolService::find(const std::string& name_or_uuid) {
+  if (const auto found = pools_.find(name_or_uuid); found != pools_.end()) {
+    return found->second.get();
+  }
+  for (const auto& [name, pool] : pools_) {
+    if (pool->store->uuid().to_string() == name_or_uuid) return pool.get();
+  }
+  return nullptr;
+}
+
+std::shared_ptr<Lvol> PoolService::find_lvol(const Uuid& uuid) const {
+  for (const auto& [name, pool] : pools_) {
+    if (auto lvol = pool->store->find_lvol(uuid)) return lvol;
+  }
+  return nullptr;
+}
+
+std::shared_ptr<Lvol> PoolService::find_lvol_named(const std::string& lvol_name) const {
+  for (const auto& [name, pool] : pools_) {
+    if (auto lvol = pool->store->find_lvol(lvol_name)) return lvol;
+  }
+  return nullptr;
+}
+
+PoolInfo PoolService::describe(const Pool& pool) const {
+  const LvolStore& store = *pool.store;
+  PoolInfo info;
+  info.name = store.name();
+  info.uuid = store.uuid().to_string();
+  const std::string uri = store.base()->uri();
+  info.disks.push_back(disk_with_uuid(uri.empty() ? pool.disk_uri : uri, store.base()->uuid()));
+  info.capacity = store.capacity_bytes();
+  info.used = store.used_bytes();
+  info.committed = store.committed_bytes();
+  info.disk_capacity = store.base()->size_bytes();
+  info.cluster_size = store.cluster_size();
+  info.page_size = 4096;
+  info.faulted = pool.faulted;
+  return info;
+}
+
+std::vector<PoolInfo> PoolService::list() const {
+  std::vector<PoolInfo> infos;
+  for (const auto& [name, pool] : pools_) {
+    if (pool->store && pool->store->loaded()) infos.push_back(describe(*pool));
+  }
+  return infos;
+}
+
+std::vector<NamedStats> PoolService::stats() const {
+  std::vector<NamedStats> all;
+  for (const auto& [name, pool] : pools_) {
+    NamedStats entry;
+    entry.name = name;
+    entry.uuid = pool->store->uuid().to_string();
+    entry.stats = pool->store->base()->stats();
+    all.push_back(std::move(entry));
+  }
+  return all;
+}
+
+void PoolService::reset_stats() noexcept {
+  for (const auto& [name, pool] : pools_) {
+    pool->store->base()->reset_stats();
+    for (const auto& lvol : pool->store->lvols()) lvol->reset_stats();
+  }
+}
+
+}  // namespace mayastor::host

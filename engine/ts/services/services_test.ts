@@ -1,0 +1,116 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import {
+  CreatePoolRequestSchema,
+  PoolState,
+  PoolType,
+} from "#common/proto/generated/mayastor/v1/pool_pb.ts";
+import { ListReplicaOptionsSchema } from "#common/proto/generated/mayastor/v1/replica_pb.ts";
+import type { PoolInfo, ReplicaInfo } from "../native.ts";
+import { nexusToWire } from "./nexus.ts";
+import { poolRequest, poolToWire } from "./pool.ts";
+import { replicaToWire, selectReplicas } from "./replica.ts";
+import { allowedHosts, fromTimestamp, toTimestamp } from "./shared.ts";
+
+const replica: ReplicaInfo = {
+  name: "r1",
+  uuid: "11111111-1111-4111-8111-111111111111",
+  poolName: "p1",
+  poolUuid: "22222222-2222-4222-8222-222222222222",
+  size: 8n << 20n,
+  thin: false,
+  shared: false,
+  isSnapshot: false,
+  isClone: false,
+  uri: "bdev:///r1",
+  usage: {
+    capacity: 8n << 20n,
+    allocated: 4n << 20n,
+    clusterSize: 4n << 20n,
+    clusters: 2n,
+    allocatedClusters: 1n,
+  },
+  allowedHosts: [],
+  entityId: null,
+  snapshotUuid: null,
+};
+const select = (options: Parameters<typeof create<typeof ListReplicaOptionsSchema>>[1]) =>
+  selectReplicas(
+    [
+      replica,
+      { ...replica, name: "s1", isSnapshot: true },
+      { ...replica, name: "c1", isClone: true },
+    ],
+    create(ListReplicaOptionsSchema, options),
+  ).map(({ name }) => name);
+
+test("selectReplicas() filters by pool, replica and kind", () => {
+  assert.deepEqual(select({}), ["r1", "c1"]);
+  assert.deepEqual(select({ name: "r1" }), ["r1"]);
+  assert.deepEqual(select({ poolname: "other" }), []);
+  assert.deepEqual(select({ pooluuid: replica.poolUuid.toUpperCase() }), ["r1", "c1"]);
+  assert.deepEqual(select({ query: { snapshot: true } }), ["s1"]);
+  assert.deepEqual(select({ query: { replica: true } }), ["r1"]);
+  assert.deepEqual(select({ pooltypes: [PoolType.Lvm] }), []);
+});
+
+test("replicaToWire() leaves optional fields out when there is none", () => {
+  const wire = replicaToWire(replica);
+  assert.equal("entityId" in wire, false);
+  assert.equal(replicaToWire({ ...replica, entityId: "v1" }).entityId, "v1");
+  assert.equal(wire.usage?.numClusters, 2n);
+});
+
+test("poolRequest() refuses a pool type that is not served", () => {
+  const request = (pooltype: PoolType) =>
+    create(CreatePoolRequestSchema, { name: "p", disks: ["d"], pooltype });
+  assert.throws(() => poolRequest(request(PoolType.Lvm), null), { kind: "invalid-argument" });
+  assert.equal(poolRequest(request(PoolType.Lvs), null).uuid, null);
+});
+
+test("poolToWire() reports a pool whose disk has gone as faulted", () => {
+  const pool: PoolInfo = {
+    name: "p1",
+    uuid: replica.poolUuid,
+    disks: ["aio:///f"],
+    capacity: 1n,
+    used: 0n,
+    committed: 0n,
+    diskCapacity: 2n,
+    clusterSize: 4 << 20,
+    pageSize: 4096,
+    faulted: false,
+  };
+  assert.equal(poolToWire(pool).state, PoolState.POOL_ONLINE);
+  assert.equal(poolToWire({ ...pool, faulted: true }).state, PoolState.POOL_FAULTED);
+});
+
+test("nexusToWire() turns a fault's time into a timestamp", () => {
+  const child = {
+    uri: "bdev:///r1",
+    state: 3,
+    reason: 6,
+    rebuildProgress: -1,
+    deviceName: null,
+    faultTimeNs: 1_500_000_000n,
+    hasIoLog: true,
+  } as const;
+  const wire = nexusToWire({
+    name: "v",
+    uuid: replica.uuid,
+    deviceUri: "",
+    size: 1n,
+    state: 2,
+    anaState: 0,
+    rebuilds: 0,
+    children: [child],
+    allowedHosts: [],
+  });
+  assert.deepEqual(wire.children?.[0]?.faultTimestamp, { seconds: 1n, nanos: 500_000_000 });
+});
+
+test("allowedHosts() refuses what is not an NQN", () => {
+  assert.throws(() => allowedHosts(["host-1"]), { kind: "invalid-argument" });
+  assert.equal(fromTimestamp(toTimestamp(1_234_567_890_123n)), 1_234_567_890_123n);
+});
