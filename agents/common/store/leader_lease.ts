@@ -1,0 +1,214 @@
+/**
+ * Leadership: one agent-core at a time writes to the store.
+ *
+ * Why: two writers with different memories of the cluster would undo each other. The lock is a key bound to a
+ * lease; every write is a transaction that compares the lease of that key, so a former leader's
+ * late write fails in the store itself, whatever the former leader believes.
+ *
+ * Invariants: a write goes through only while the lock key carries our lease; a lease that expired is granted
+ * again under the same id as long as nobody else became owner; somebody else being owner is final
+ * (`replaced` is aborted and the process must end).
+ */
+import type { Clock } from "../clock.ts";
+import { errorMessage, isKind, SvcError } from "../errors.ts";
+import type { Log } from "../log.ts";
+import { type LeaseOwner, LeaseOwnerSchema } from "../types/cluster.ts";
+import { decodeStored } from "../types/stored.ts";
+import { encodeJson } from "./json.ts";
+import type { StoreKeys } from "./keys.ts";
+import type { ObjectStore, StoreOp } from "./mod.ts";
+
+const OWNER = "CoreAgent";
+const LOCK_POLL_MS = 250;
+const RECONNECT_MS_FIRST = 1000;
+const RECONNECT_MS_MIN = 5000;
+const RECONNECT_STEP_MS = 1000;
+const RELEASE_MS_MAX = 1000;
+
+export type LeaderLeaseOptions = {
+  readonly store: ObjectStore;
+  readonly keys: StoreKeys;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly ttlMs: number;
+  /** MY_POD_NAME, or empty. */
+  readonly instanceName: string;
+};
+
+export class LeaderLease {
+  readonly #options: LeaderLeaseOptions;
+  readonly #leaseId: bigint;
+  readonly #lockKey: string;
+  readonly #replaced = new AbortController();
+  readonly #closing = new AbortController();
+  #ttlSec: number;
+  #held = true;
+  #keeper: Promise<void> = Promise.resolve();
+
+  private constructor(options: LeaderLeaseOptions, leaseId: bigint, ttlSec: number) {
+    this.#options = options;
+    this.#leaseId = leaseId;
+    this.#ttlSec = ttlSec;
+    this.#lockKey = options.keys.leaseLock(OWNER, leaseId);
+  }
+
+  /**
+   * Grants a lease and waits for the lock, at most one TTL.
+   * @throws {SvcError} `failed-precondition` when another instance keeps the lock
+   */
+  static async acquire(options: LeaderLeaseOptions, signal: AbortSignal): Promise<LeaderLease> {
+    const { store, clock, ttlMs, keys } = options;
+    const wantedTtlSec = Math.max(1, Math.ceil(ttlMs / 1000));
+    const { id, ttlSec } = await store.leaseGrant({ ttlSec: wantedTtlSec });
+    const lease = new LeaderLease(options, id, ttlSec);
+    try {
+      await store.put(lease.#lockKey, "", { lease: id });
+      // One poll more than a TTL: a dead holder's lease has surely run out by then.
+      const deadlineMs = clock.monotonicMs() + ttlSec * 1000 + 2 * LOCK_POLL_MS;
+      let keepAtMs = clock.monotonicMs() + (ttlSec * 1000) / 2;
+      while (!(await lease.#isFirst(keys.leaseLockPrefix(OWNER)))) {
+        if (clock.monotonicMs() > deadlineMs) {
+          throw new SvcError(
+            "failed-precondition",
+            "Cannot become leader: another agent-core holds the store's lock; stop it first",
+          );
+        }
+        if (clock.monotonicMs() > keepAtMs) {
+          await store.leaseKeepAlive(id);
+          keepAtMs += (ttlSec * 1000) / 2;
+        }
+        await clock.sleep(LOCK_POLL_MS, signal);
+      }
+      await lease.#writeOwner();
+    } catch (error) {
+      await store.leaseRevoke(id).catch(() => {}); // it expires by itself; the first error matters
+      throw error;
+    }
+    lease.#keeper = lease.#keepAlive();
+    return lease;
+  }
+
+  get id(): bigint {
+    return this.#leaseId;
+  }
+
+  get held(): boolean {
+    return this.#held;
+  }
+
+  /** Aborted when another instance took over: end the process. */
+  get replaced(): AbortSignal {
+    return this.#replaced.signal;
+  }
+
+  /**
+   * Applies the operations if we still hold the lock.
+   * @throws {SvcError} `unavailable` when we do not, or the store cannot be reached
+   */
+  async write(ops: readonly StoreOp[]): Promise<void> {
+    if (!this.#held) {
+      throw new SvcError("unavailable", "Cannot write to the store: the leader lease is lost");
+    }
+    const when = [{ target: "lease", key: this.#lockKey, is: this.#leaseId } as const];
+    if (await this.#options.store.txn({ when, then: ops })) return;
+    this.#held = false;
+    throw new SvcError("unavailable", "Cannot write to the store: the leader lock is lost");
+  }
+
+  async close(): Promise<void> {
+    const { store, clock } = this.#options;
+    this.#closing.abort(new Error("closing"));
+    await this.#keeper;
+    if (this.#replaced.signal.aborted) return;
+    const timer = new AbortController();
+    await Promise.race([
+      store.leaseRevoke(this.#leaseId).catch(() => {}), // it expires by itself
+      clock.sleep(RELEASE_MS_MAX, timer.signal).catch(() => {}), // revoked in time
+    ]);
+    timer.abort();
+  }
+
+  /** The holder is the oldest key below the lock. */
+  async #isFirst(prefix: string): Promise<boolean> {
+    const entries = await this.#options.store.list(prefix);
+    const oldest = entries.reduce<bigint | null>(
+      (least, entry) =>
+        least === null || entry.createRevision < least ? entry.createRevision : least,
+      null,
+    );
+    const own = entries.find((entry) => entry.key === this.#lockKey);
+    if (!own) throw new SvcError("unavailable", "Cannot become leader: the lease ran out");
+    return own.createRevision === oldest;
+  }
+
+  async #writeOwner(): Promise<void> {
+    const owner: LeaseOwner = {
+      kind: OWNER,
+      lease_id: this.#leaseId.toString(16),
+      instance_name: this.#options.instanceName,
+    };
+    const key = this.#options.keys.leaseOwner(OWNER);
+    await this.write([{ op: "put", key, value: encodeJson(owner) }]);
+  }
+
+  async #keepAlive(): Promise<void> {
+    const { clock, log } = this.#options;
+    const { signal } = this.#closing;
+    let failures = 0;
+    while (!signal.aborted && !this.#replaced.signal.aborted) {
+      const pauseMs =
+        failures === 0
+          ? (this.#ttlSec * 1000) / 2
+          : failures === 1
+            ? RECONNECT_MS_FIRST
+            : RECONNECT_MS_MIN + (failures - 2) * RECONNECT_STEP_MS;
+      try {
+        await clock.sleep(pauseMs, signal);
+      } catch {
+        return; // closing
+      }
+      try {
+        await this.#renew();
+        if (failures > 0) log.info("leader lease is kept again");
+        failures = 0;
+      } catch (error) {
+        failures += 1;
+        log.warn("leader lease cannot be kept", { failures, error: errorMessage(error) });
+      }
+    }
+  }
+
+  async #renew(): Promise<void> {
+    const { store, log } = this.#options;
+    const remainingSec = await store.leaseKeepAlive(this.#leaseId);
+    const lock = remainingSec > 0 ? await store.get(this.#lockKey) : null;
+    if (lock && lock.lease === this.#leaseId) {
+      this.#held = true;
+      return;
+    }
+    this.#held = false;
+    log.warn("leader lease ran out: taking it again");
+    await this.#retake();
+  }
+
+  /** The lease is gone: if nobody else became owner, the same lease is ours again. */
+  async #retake(): Promise<void> {
+    const { store, keys, log } = this.#options;
+    const entry = await store.get(keys.leaseOwner(OWNER));
+    const owner = entry && decodeStored(LeaseOwnerSchema, entry.value, entry.key);
+    if (owner && owner.lease_id !== this.#leaseId.toString(16)) {
+      log.error("another agent-core took over", { instance: owner.instance_name });
+      this.#replaced.abort(new SvcError("aborted", "Replaced by another agent-core"));
+      return;
+    }
+    try {
+      await store.leaseGrant({ ttlSec: this.#ttlSec, id: this.#leaseId });
+    } catch (error) {
+      if (!isKind(error, "already-exists", "failed-precondition")) throw error;
+    }
+    await store.put(this.#lockKey, "", { lease: this.#leaseId });
+    if (!(await this.#isFirst(keys.leaseLockPrefix(OWNER)))) return; // the next round sees its owner
+    this.#held = true;
+    await this.#writeOwner();
+  }
+}

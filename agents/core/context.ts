@@ -1,0 +1,81 @@
+/**
+ * What every part of agent-core works with: the ports to the world and the two memories, wanted and seen.
+ *
+ * Invariant: parts reach the world only through here, so that a test or a simulation can own all of it.
+ */
+import type { Clock } from "#common/clock.ts";
+import { SvcError } from "#common/errors.ts";
+import type { Log } from "#common/log.ts";
+import { nodeHostNqn } from "#common/nqn.ts";
+import type { Random } from "#common/random.ts";
+import type { StoreKeys } from "#common/store/keys.ts";
+import type { ObjectStore, StoreOp } from "#common/store/mod.ts";
+import { readNexusInfo } from "#common/store/nexus_info.ts";
+import type { NexusInfo } from "#common/types/cluster.ts";
+import type { EngineConnector } from "./engine/client.ts";
+import type { CoreConfig } from "./options.ts";
+import type { Registry } from "./registry/registry.ts";
+import type { Guards } from "./specs/guards.ts";
+import type { Specs } from "./specs/tables.ts";
+
+export type Trigger =
+  | "start"
+  | "node-online"
+  | "node-offline"
+  | "volume-degraded"
+  | "creating-to-deleting"
+  | "changed";
+
+export type Core = {
+  readonly config: CoreConfig;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly store: ObjectStore;
+  readonly keys: StoreKeys;
+  readonly connect: EngineConnector;
+  readonly registry: Registry;
+  readonly specs: Specs;
+  readonly guards: Guards;
+  /** Writes under the leader's lock. */
+  readonly write: (ops: readonly StoreOp[]) => Promise<void>;
+  /** Asks for a reconcile pass soon. */
+  readonly trigger: (reason: Trigger) => void;
+  /** 1.0 compatibility: NexusInfo may live at the root of the key space. */
+  legacy: boolean;
+};
+
+/** The host NQN a node's initiator uses: what it registered with, else the published form. */
+export function hostNqnOf(core: Core, node: string): string {
+  const registered = core.registry.node(node)?.hostNqn ?? core.specs.nodes.find(node)?.node_nqn;
+  return registered ?? nodeHostNqn(node);
+}
+
+export async function nexusInfoOf(
+  core: Core,
+  id: { readonly volume: string | null; readonly nexus: string },
+): Promise<NexusInfo | null> {
+  return await readNexusInfo(core.store, core.keys, { ...id, legacy: core.legacy });
+}
+
+export async function deleteNexusInfo(
+  core: Core,
+  id: { readonly volume: string | null; readonly nexus: string },
+): Promise<void> {
+  const keys = [core.keys.nexusInfo(id.volume, id.nexus)];
+  if (core.legacy) keys.push(core.keys.legacyNexusInfo(id.nexus));
+  await core.write(keys.map((key) => ({ op: "delete", key })));
+}
+
+/** @throws {SvcError} `resource-exhausted` when no further rebuild may start now */
+export function checkRebuildLimit(core: Core): void {
+  const limit = core.config.maxRebuilds;
+  if (limit === null) return;
+  const running = core.registry.nexuses().reduce((sum, nexus) => sum + nexus.rebuilds, 0);
+  if (running >= limit) {
+    throw new SvcError(
+      "resource-exhausted",
+      `Cannot start a rebuild: ${running} run already and ${limit} is the most allowed`,
+    );
+  }
+}

@@ -1,0 +1,171 @@
+/**
+ * From the engine's protobuf messages to what agent-core thinks in.
+ *
+ * Invariants: every 64-bit size is checked to fit a number; an enum value we do not know becomes Unknown,
+ * never an error, because a newer engine may have more of them.
+ */
+import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
+import { ShareProtocol } from "#common/proto/generated/mayastor/v1/common_pb.ts";
+import type { BlockDevice as WireDevice } from "#common/proto/generated/mayastor/v1/host_pb.ts";
+import {
+  type Child,
+  ChildStateReason,
+  type Nexus,
+  ChildState as WireChildState,
+  NexusState as WireNexusState,
+} from "#common/proto/generated/mayastor/v1/nexus_pb.ts";
+import {
+  type Pool,
+  PoolState as WirePoolState,
+} from "#common/proto/generated/mayastor/v1/pool_pb.ts";
+import type { Replica } from "#common/proto/generated/mayastor/v1/replica_pb.ts";
+import { toSafeNumber } from "#common/units.ts";
+import type {
+  BlockDevice,
+  ChildReason,
+  ChildState,
+  NexusState,
+  NexusStatus,
+  PoolState,
+  ReplicaState,
+  Status,
+} from "./client.ts";
+
+const POOL_STATUS: ReadonlyMap<number, Status> = new Map<number, Status>([
+  [WirePoolState.POOL_ONLINE, "Online"],
+  [WirePoolState.POOL_DEGRADED, "Degraded"],
+  [WirePoolState.POOL_FAULTED, "Faulted"],
+]);
+
+const CHILD_STATUS: ReadonlyMap<number, Status> = new Map<number, Status>([
+  [WireChildState.ONLINE, "Online"],
+  [WireChildState.DEGRADED, "Degraded"],
+  [WireChildState.FAULTED, "Faulted"],
+]);
+
+const NEXUS_STATUS: ReadonlyMap<number, NexusStatus> = new Map<number, NexusStatus>([
+  [WireNexusState.NEXUS_ONLINE, "Online"],
+  [WireNexusState.NEXUS_DEGRADED, "Degraded"],
+  [WireNexusState.NEXUS_FAULTED, "Faulted"],
+  [WireNexusState.NEXUS_SHUTTING_DOWN, "ShuttingDown"],
+  [WireNexusState.NEXUS_SHUTDOWN, "Shutdown"],
+]);
+
+const CHILD_REASON: ReadonlyMap<number, ChildReason> = new Map<number, ChildReason>([
+  [ChildStateReason.INIT, "Init"],
+  [ChildStateReason.CLOSED, "Closed"],
+  [ChildStateReason.CANNOT_OPEN, "CannotOpen"],
+  [ChildStateReason.CONFIG_INVALID, "ConfigInvalid"],
+  [ChildStateReason.REBUILD_FAILED, "RebuildFailed"],
+  [ChildStateReason.IO_FAILURE, "IoFailure"],
+  [ChildStateReason.BY_CLIENT, "ByClient"],
+  [ChildStateReason.OUT_OF_SYNC, "OutOfSync"],
+  [ChildStateReason.NO_SPACE, "NoSpace"],
+  [ChildStateReason.TIMED_OUT, "TimedOut"],
+  [ChildStateReason.ADMIN_FAILED, "AdminFailed"],
+]);
+
+export function toPool(node: string, pool: Pool): PoolState {
+  return {
+    id: pool.name,
+    uuid: pool.uuid,
+    node,
+    disks: pool.disks,
+    status: POOL_STATUS.get(pool.state) ?? "Unknown",
+    capacity: toSafeNumber(pool.capacity),
+    used: toSafeNumber(pool.used),
+    committed: toSafeNumber(pool.committed),
+  };
+}
+
+export function toReplica(node: string, replica: Replica): ReplicaState {
+  const { usage } = replica;
+  const share =
+    replica.share === ShareProtocol.NVMF
+      ? "nvmf"
+      : replica.share === ShareProtocol.ISCSI
+        ? "iscsi"
+        : "none";
+  return {
+    uuid: replica.uuid,
+    name: replica.name,
+    node,
+    pool: replica.poolname,
+    poolUuid: replica.pooluuid,
+    size: toSafeNumber(replica.size),
+    thin: replica.thin,
+    share,
+    uri: replica.uri,
+    allowedHosts: replica.allowedHosts,
+    space: usage
+      ? {
+          capacity: toSafeNumber(usage.capacityBytes),
+          allocated: toSafeNumber(usage.allocatedBytes),
+          clusterSize: toSafeNumber(usage.clusterSize),
+          clusters: toSafeNumber(usage.numClusters),
+          allocatedClusters: toSafeNumber(usage.numAllocatedClusters),
+        }
+      : null,
+    status: "Online", // the engine lists a replica only while its pool is loaded
+  };
+}
+
+function toTimeMs(timestamp: Timestamp | undefined): number | null {
+  return timestamp ? timestampMs(timestamp) : null;
+}
+
+function toChild(child: Child): ChildState {
+  const progress = child.rebuildProgress;
+  return {
+    uri: child.uri,
+    status: CHILD_STATUS.get(child.state) ?? "Unknown",
+    reason: CHILD_REASON.get(child.stateReason) ?? "None",
+    rebuildProgress: progress >= 0 && progress <= 100 ? progress : null,
+    faultedAtMs: toTimeMs(child.faultTimestamp),
+    hasIoLog: child.hasIoLog,
+  };
+}
+
+export function toNexus(node: string, nexus: Nexus): NexusState {
+  return {
+    uuid: nexus.uuid,
+    name: nexus.name,
+    node,
+    size: toSafeNumber(nexus.size),
+    status: NEXUS_STATUS.get(nexus.state) ?? "Unknown",
+    children: nexus.children.map(toChild),
+    deviceUri: nexus.deviceUri,
+    share: nexus.deviceUri.startsWith("nvmf") ? "nvmf" : "none",
+    rebuilds: nexus.rebuilds,
+    allowedHosts: nexus.allowedHosts,
+  };
+}
+
+export function toDevice(device: WireDevice): BlockDevice {
+  const { filesystem, partition } = device;
+  return {
+    available: device.available,
+    devlinks: device.devlinks,
+    devmajor: device.devmajor,
+    devminor: device.devminor,
+    devname: device.devname,
+    devpath: device.devpath,
+    devtype: device.devtype,
+    model: device.model,
+    sectors: toSafeNumber(device.size),
+    filesystem: {
+      fstype: filesystem?.fstype ?? "",
+      label: filesystem?.label ?? "",
+      mountpoint: filesystem?.mountpoints[0] ?? "",
+      uuid: filesystem?.uuid ?? "",
+    },
+    partition: {
+      name: partition?.name ?? "",
+      number: partition?.number ?? 0,
+      parent: partition?.parent ?? "",
+      scheme: partition?.scheme ?? "",
+      typeid: partition?.typeid ?? "",
+      uuid: partition?.uuid ?? "",
+    },
+  };
+}

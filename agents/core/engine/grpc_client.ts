@@ -1,0 +1,157 @@
+/**
+ * EngineClient over gRPC v1: the only place that calls io-engine.
+ *
+ * Invariants: one connection per engine; every call has the deadline of its kind (timeouts.ts).
+ */
+import { check } from "#common/check.ts";
+import type { Clock } from "#common/clock.ts";
+import { ShareProtocol } from "#common/proto/generated/mayastor/v1/common_pb.ts";
+import { HostRpc } from "#common/proto/generated/mayastor/v1/host_pb.ts";
+import {
+  ChildAction,
+  type Nexus,
+  NexusNvmePreemption,
+  NexusRpc,
+  NvmeReservation,
+} from "#common/proto/generated/mayastor/v1/nexus_pb.ts";
+import { PoolRpc } from "#common/proto/generated/mayastor/v1/pool_pb.ts";
+import { ReplicaRpc } from "#common/proto/generated/mayastor/v1/replica_pb.ts";
+import { callsOn, grpcTarget, openChannel } from "#common/rpc/grpc.ts";
+import type { NvmfConfig } from "#common/types/nexus.ts";
+import type { EngineClient, EngineConnector } from "./client.ts";
+import { toDevice, toNexus, toPool, toReplica } from "./convert.ts";
+import { type TimeoutConfig, timeoutMs } from "./timeouts.ts";
+
+const ENGINE_PORT = 10124;
+/** What the engine is told when a nexus is to hold no reservations: all ids, no key. */
+const NO_CONFIG = { minCntlId: 1, maxCntlId: 65519, resvKey: 0n, preemptKey: 0n } as const;
+
+function reservationOf(config: NvmfConfig | null) {
+  if (!config) {
+    return { ...NO_CONFIG, preemptPolicy: NexusNvmePreemption.ArgKey };
+  }
+  const { controllerIdRange, preemptPolicy } = config;
+  const preemptKey = preemptPolicy === "Holder" ? 0n : BigInt(preemptPolicy.ArgKey ?? 0);
+  return {
+    minCntlId: controllerIdRange.start,
+    maxCntlId: controllerIdRange.end,
+    resvKey: BigInt(config.reservationKey),
+    preemptKey,
+    resvType: NvmeReservation[config.reservationType],
+    preemptPolicy:
+      preemptPolicy === "Holder" ? NexusNvmePreemption.Holder : NexusNvmePreemption.ArgKey,
+  };
+}
+
+export function grpcConnector(options: {
+  readonly timeouts: TimeoutConfig;
+  readonly clock: Clock;
+}): EngineConnector {
+  return ({ node, endpoint }) => connect({ ...options, node, endpoint });
+}
+
+function connect(options: {
+  readonly node: string;
+  readonly endpoint: string;
+  readonly timeouts: TimeoutConfig;
+  readonly clock: Clock;
+}): EngineClient {
+  const { node, endpoint, timeouts, clock } = options;
+  const channel = openChannel(grpcTarget(endpoint, ENGINE_PORT));
+  const settings = { deadlineMs: timeoutMs("other", timeouts), clock };
+  const host = callsOn(channel, HostRpc, settings);
+  const pools = callsOn(channel, PoolRpc, settings);
+  const replicas = callsOn(channel, ReplicaRpc, settings);
+  const nexuses = callsOn(channel, NexusRpc, settings);
+  const within = (kind: Parameters<typeof timeoutMs>[0]) => ({
+    deadlineMs: timeoutMs(kind, timeouts),
+  });
+  const nexusOf = ({ nexus }: { nexus?: Nexus | undefined }) => {
+    check(nexus !== undefined, "an engine's answer to a nexus call carries the nexus");
+    return toNexus(node, nexus);
+  };
+
+  return {
+    probe: async () => {
+      const info = await host.getMayastorInfo({}, within("probe"));
+      return { instanceUuid: info.registrationInfo?.instanceUuid ?? null };
+    },
+    load: async () => {
+      const [pool, replica, nexus] = await Promise.all([
+        pools.listPools({}),
+        replicas.listReplicas({}),
+        nexuses.listNexus({}),
+      ]);
+      return {
+        pools: pool.pools.map((state) => toPool(node, state)),
+        replicas: replica.replicas
+          .filter((state) => !state.isSnapshot)
+          .map((state) => toReplica(node, state)),
+        nexuses: nexus.nexusList.map((state) => toNexus(node, state)),
+      };
+    },
+    blockDevices: async ({ all }) => {
+      const { devices } = await host.listBlockDevices({ all });
+      return devices.map(toDevice);
+    },
+    createPool: async ({ id, disks }) =>
+      toPool(node, await pools.createPool({ name: id, disks: [...disks] }, within("pool"))),
+    importPool: async ({ id, disks }) =>
+      toPool(node, await pools.importPool({ name: id, disks: [...disks] }, within("pool"))),
+    destroyPool: async (id) => {
+      await pools.destroyPool({ name: id }, within("pool"));
+    },
+    createReplica: async ({ uuid, name, pool, size, thin, share, allowedHosts }) => {
+      const request = {
+        uuid,
+        name,
+        pooluuid: pool, // an engine takes the name as well
+        size: BigInt(size),
+        thin,
+        share: share === "nvmf" ? ShareProtocol.NVMF : ShareProtocol.NONE,
+        allowedHosts: [...allowedHosts],
+      };
+      return toReplica(node, await replicas.createReplica(request, within("replica")));
+    },
+    destroyReplica: async ({ uuid, pool }) => {
+      const request = { uuid, pool: { case: "poolName", value: pool } } as const;
+      await replicas.destroyReplica(request, within("replica"));
+    },
+    shareReplica: async ({ uuid, allowedHosts }) => {
+      const request = { uuid, share: ShareProtocol.NVMF, allowedHosts: [...allowedHosts] };
+      return toReplica(node, await replicas.shareReplica(request, within("replica")));
+    },
+    unshareReplica: async (uuid) =>
+      toReplica(node, await replicas.unshareReplica({ uuid }, within("replica"))),
+    createNexus: async ({ uuid, name, size, children, config, infoKey }) => {
+      const request = {
+        uuid,
+        name,
+        size: BigInt(size),
+        children: [...children],
+        nexusInfoKey: infoKey,
+        ...reservationOf(config),
+      };
+      return nexusOf(await nexuses.createNexus(request, within("nexus")));
+    },
+    destroyNexus: async (uuid) => {
+      await nexuses.destroyNexus({ uuid }, within("nexus"));
+    },
+    shutdownNexus: async (uuid) =>
+      nexusOf(await nexuses.shutdownNexus({ uuid }, within("nexusShutdown"))),
+    shareNexus: async ({ uuid, allowedHosts }) => {
+      const request = { uuid, key: "", share: ShareProtocol.NVMF, allowedHosts: [...allowedHosts] };
+      return nexusOf(await nexuses.publishNexus(request, within("nexus")));
+    },
+    unshareNexus: async (uuid) => nexusOf(await nexuses.unpublishNexus({ uuid }, within("nexus"))),
+    addChild: async ({ nexus, uri }) =>
+      nexusOf(await nexuses.addChildNexus({ uuid: nexus, uri, norebuild: false }, within("nexus"))),
+    removeChild: async ({ nexus, uri }) =>
+      nexusOf(await nexuses.removeChildNexus({ uuid: nexus, uri }, within("nexus"))),
+    onlineChild: async ({ nexus, uri }) => {
+      const request = { nexusUuid: nexus, uri, action: ChildAction.Online };
+      return nexusOf(await nexuses.childOperation(request, within("nexus")));
+    },
+    close: () => channel.close(),
+  };
+}

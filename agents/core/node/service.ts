@@ -1,0 +1,276 @@
+/**
+ * Nodes: who is there, and is it alive.
+ *
+ * Why: an engine registers every few seconds; silence means a probe, and a failed probe means Offline.
+ * Invariants: one full read per node at a time; a node is Online only after its states were read; a changed
+ * instance uuid means the engine restarted, so everything is read again; going Offline forgets its states.
+ */
+import { errorMessage, SvcError } from "#common/errors.ts";
+import { Gate } from "#common/gate.ts";
+import { parseNodeId } from "#common/ids.ts";
+import { isNqn } from "#common/nqn.ts";
+import type { Core } from "../context.ts";
+import type { BlockDevice } from "../engine/client.ts";
+
+export type Registration = {
+  readonly id: string;
+  readonly endpoint: string;
+  readonly instanceUuid: string | null;
+  readonly hostNqn: string | null;
+};
+
+/** How often the watchdog looks; well below any sensible deadline. */
+const WATCH_PERIOD_MS = 500;
+/** How often a node is read while something on it is in motion. */
+export const BUSY_PERIOD_MS = 2000;
+const LOAD_ATTEMPTS = 3;
+
+type Seen = { lastMs: number; pollMs: number; loading: Promise<boolean> | null };
+
+export class NodeService {
+  readonly #core: Core;
+  readonly #seen = new Map<string, Seen>();
+  readonly #gate: Gate;
+  /** Says which nodes are worth reading often now. */
+  readonly #busyNodes: () => ReadonlySet<string>;
+
+  constructor(core: Core, busyNodes: () => ReadonlySet<string>) {
+    this.#core = core;
+    this.#busyNodes = busyNodes;
+    this.#gate = new Gate((error) => core.log.error("node work failed", { error }));
+  }
+
+  /** At start: everybody we know is probed. */
+  async start(): Promise<void> {
+    const { specs, registry } = this.#core;
+    const nodes = specs.nodes.all();
+    for (const spec of nodes) {
+      registry.setNode(spec.id, { endpoint: spec.endpoint, hostNqn: spec.node_nqn ?? null });
+      this.#connect(spec.id, spec.endpoint);
+    }
+    await Promise.all(
+      nodes.map(async (spec) => {
+        const client = registry.anyClient(spec.id);
+        try {
+          const found = await client?.probe();
+          registry.setNode(spec.id, { instanceUuid: found?.instanceUuid ?? null });
+          await this.#bringOnline(spec.id);
+        } catch (error) {
+          // It may register later; until then its status is Unknown, as nobody has seen it.
+          this.#core.log.info("node does not answer yet", {
+            "node.id": spec.id,
+            reason: errorMessage(error),
+          });
+        }
+      }),
+    );
+  }
+
+  /** An engine says that it is there. @throws {SvcError} `invalid-argument`, `failed-persist` */
+  async register(registration: Registration): Promise<void> {
+    const { specs, registry, log } = this.#core;
+    const id = parseNodeId(registration.id);
+    const { endpoint, instanceUuid } = registration;
+    if (!/^.+:\d+$/.test(endpoint)) {
+      throw new SvcError("invalid-argument", `Cannot register ${id}: bad endpoint "${endpoint}"`);
+    }
+    const hostNqn =
+      registration.hostNqn !== null && isNqn(registration.hostNqn) ? registration.hostNqn : null;
+    const known = specs.nodes.find(id);
+    const same = known?.endpoint === endpoint && (known.node_nqn ?? null) === hostNqn;
+    if (!known || !same) {
+      const base = known ?? { id, endpoint, labels: {}, draining_volumes: [] };
+      const { node_nqn: _, ...rest } = base;
+      const spec = { ...rest, endpoint };
+      await specs.nodes.put(hostNqn === null ? spec : { ...spec, node_nqn: hostNqn });
+    }
+    const before = registry.node(id);
+    const moved = before?.endpoint !== endpoint || registry.anyClient(id) === null;
+    const restarted =
+      before?.instanceUuid != null && instanceUuid !== null && before.instanceUuid !== instanceUuid;
+    registry.setNode(id, { endpoint, instanceUuid, hostNqn });
+    if (moved) this.#connect(id, endpoint);
+    this.#touch(id);
+    if (before?.status === "Online" && !moved && !restarted) return;
+    if (restarted) {
+      log.info("engine restarted", { "node.id": id });
+      registry.setGone(id, "Unknown");
+    }
+    this.#gate.enter(() => this.#bringOnline(id));
+  }
+
+  deregister(id: string): void {
+    const { registry, log, trigger } = this.#core;
+    if (!registry.node(id)) return;
+    registry.setNode(id, { seen: true });
+    registry.setGone(id, "Unknown");
+    log.info("node deregistered", { "node.id": id });
+    trigger("node-offline");
+  }
+
+  /** Probes right now: true when the node is surely not there. */
+  async isDown(id: string): Promise<boolean> {
+    const client = this.#core.registry.anyClient(id);
+    if (!client) return true;
+    try {
+      await client.probe();
+      return false;
+    } catch {
+      return true; // no answer in time is what down means
+    }
+  }
+
+  /** @throws {SvcError} `not-found`, `failed-precondition`, or the engine's own */
+  async blockDevices(id: string, all: boolean): Promise<BlockDevice[]> {
+    this.#core.specs.nodes.get(id);
+    return await this.#core.registry.engine(id).blockDevices({ all });
+  }
+
+  /** Reads a node in full. False when it did not answer. */
+  async reload(id: string): Promise<boolean> {
+    const seen = this.#entry(id);
+    seen.loading ??= this.#load(id).finally(() => {
+      seen.loading = null;
+    });
+    return await seen.loading;
+  }
+
+  /** Watchdog and polls, until the signal. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#core;
+    while (!signal.aborted) {
+      try {
+        await clock.sleep(WATCH_PERIOD_MS, signal);
+      } catch {
+        break; // asked to stop
+      }
+      this.#watch();
+      this.#poll();
+    }
+    await this.#gate.close();
+  }
+
+  #watch(): void {
+    const { registry, clock, config } = this.#core;
+    for (const { id, status } of registry.nodes()) {
+      const seen = this.#entry(id);
+      const silentMs = clock.monotonicMs() - seen.lastMs;
+      const watched = status === "Online" || (status === "Unknown" && !registry.isDown(id));
+      if (!watched || silentMs <= config.nodeDeadlineMs) continue;
+      seen.lastMs = clock.monotonicMs(); // one probe per missed deadline
+      this.#gate.enter(() => this.#probe(id));
+    }
+  }
+
+  async #probe(id: string): Promise<void> {
+    const { log, registry, trigger } = this.#core;
+    const before = registry.node(id)?.status;
+    if (await this.isDown(id)) {
+      if (before === "Online") this.#goOffline(id, "no registration and no answer to a probe");
+      else {
+        registry.setNode(id, { down: true });
+        trigger("node-offline");
+      }
+      return;
+    }
+    if (before !== "Online") {
+      await this.#bringOnline(id); // it lives, though it does not register (yet)
+      return;
+    }
+    log.warn("node missed its registration but answers", { "node.id": id });
+  }
+
+  #goOffline(id: string, reason: string): void {
+    const { registry, log, trigger } = this.#core;
+    registry.setGone(id, "Offline");
+    log.warn("node is offline", { "node.id": id, reason });
+    trigger("node-offline");
+    // Whoever had children there knows more now than at its last poll.
+    for (const node of registry.nodes()) {
+      if (node.status === "Online") this.#gate.enter(async () => void (await this.reload(node.id)));
+    }
+  }
+
+  #poll(): void {
+    const { registry, clock, config } = this.#core;
+    const busy = this.#busyNodes();
+    for (const { id, status } of registry.nodes()) {
+      if (status !== "Online") continue;
+      const seen = this.#entry(id);
+      const periodMs = busy.has(id)
+        ? Math.min(BUSY_PERIOD_MS, config.cachePeriodMs)
+        : config.cachePeriodMs;
+      if (clock.monotonicMs() - seen.pollMs < periodMs || seen.loading) continue;
+      this.#gate.enter(async () => {
+        if (await this.reload(id)) return;
+        if (await this.isDown(id)) this.#goOffline(id, "no answer to a poll nor to a probe");
+      });
+    }
+  }
+
+  async #bringOnline(id: string): Promise<void> {
+    const { registry, log, trigger } = this.#core;
+    const before = registry.node(id)?.status;
+    registry.setNode(id, { seen: true });
+    this.#touch(id);
+    if (!(await this.reload(id))) {
+      registry.setGone(id, "Unknown");
+      return;
+    }
+    registry.setNode(id, { status: "Online", down: false });
+    if (before !== "Online") {
+      log.info("node is online", { "node.id": id });
+      trigger("node-online");
+    }
+  }
+
+  async #load(id: string): Promise<boolean> {
+    const { registry, clock, log } = this.#core;
+    const seen = this.#entry(id);
+    for (let attempt = 1; attempt <= LOAD_ATTEMPTS; attempt++) {
+      seen.pollMs = clock.monotonicMs();
+      const mark = registry.mark(id);
+      const client = registry.anyClient(id);
+      if (!client) return false;
+      try {
+        const before = this.#health(id);
+        const applied = registry.apply(id, mark, await client.load());
+        if (!applied) continue; // a change overtook the read: read again
+        if (this.#health(id) !== before) this.#core.trigger("volume-degraded");
+        return true;
+      } catch (error) {
+        log.warn("node cannot be read", { "node.id": id, error });
+        return false;
+      }
+    }
+    return true; // busy with changes, so alive; the next poll reads it
+  }
+
+  /** Changes whenever something a reconciler looks at changes. */
+  #health(id: string): string {
+    const { registry } = this.#core;
+    const nexuses = registry.nexuses(id).map((nexus) => {
+      const children = nexus.children.map((child) => `${child.uri} ${child.status}`);
+      return [nexus.uuid, nexus.status, nexus.share, ...children].join(" ");
+    });
+    const pools = registry.pools(id).map((pool) => `${pool.id} ${pool.status}`);
+    return [...nexuses, ...pools, registry.replicas(id).length].join("|");
+  }
+
+  #connect(id: string, endpoint: string): void {
+    this.#core.registry.setNode(id, { client: this.#core.connect({ node: id, endpoint }) });
+  }
+
+  #touch(id: string): void {
+    this.#entry(id).lastMs = this.#core.clock.monotonicMs();
+  }
+
+  #entry(id: string): Seen {
+    const found = this.#seen.get(id);
+    if (found) return found;
+    const nowMs = this.#core.clock.monotonicMs();
+    const entry: Seen = { lastMs: nowMs, pollMs: nowMs, loading: null };
+    this.#seen.set(id, entry);
+    return entry;
+  }
+}

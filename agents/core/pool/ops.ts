@@ -1,0 +1,183 @@
+/**
+ * Pool operations: create, import, destroy.
+ *
+ * Invariants: a pool has exactly one disk; an import never makes a new pool, so data is never formatted away;
+ * a pool with replicas stays.
+ */
+import { assertNever, isKind, SvcError } from "#common/errors.ts";
+import { isCordoned } from "#common/types/node.ts";
+import type { PoolSpec } from "#common/types/pool.ts";
+import { poolOf } from "#common/types/replica.ts";
+import type { Core } from "../context.ts";
+import type { PoolState } from "../engine/client.ts";
+
+export type CreatePoolRequest = {
+  readonly node: string;
+  readonly id: string;
+  readonly disks: readonly string[];
+  readonly labels: Readonly<Record<string, string>> | null;
+};
+
+function sameMap(
+  a: Readonly<Record<string, string>> | null,
+  b: Readonly<Record<string, string>> | null,
+): boolean {
+  const entries = Object.entries(a ?? {});
+  return (
+    entries.length === Object.keys(b ?? {}).length &&
+    entries.every(([key, value]) => b?.[key] === value)
+  );
+}
+
+/** @throws {SvcError} kinds as documented for re-creation */
+function checkRecreate(spec: PoolSpec, request: CreatePoolRequest, phase: string): void {
+  switch (phase) {
+    case "Creating": {
+      const same =
+        spec.node === request.node &&
+        spec.disks.join("\n") === request.disks.join("\n") &&
+        sameMap(spec.labels, request.labels);
+      if (same) return;
+      throw new SvcError("conflict", `Cannot create pool ${spec.id}: other parameters than before`);
+    }
+    case "Created":
+      throw new SvcError("already-exists", `Cannot create pool ${spec.id}: it already exists`);
+    default:
+      throw new SvcError("deleting", `Cannot create pool ${spec.id}: it is being deleted`);
+  }
+}
+
+export function createPool(core: Core, request: CreatePoolRequest): Promise<void> {
+  const { specs, registry, guards } = core;
+  const { id, node, disks, labels } = request;
+  return guards.run(`pool/${id}`, async () => {
+    if (disks.length !== 1) {
+      throw new SvcError(
+        "invalid-argument",
+        `Cannot create pool ${id}: want exactly one disk, got ${disks.length}`,
+      );
+    }
+    if (isCordoned(specs.nodes.get(node))) {
+      throw new SvcError(
+        "failed-precondition",
+        `Cannot create pool ${id}: node ${node} is cordoned`,
+      );
+    }
+    const engine = registry.engine(node);
+    const found = specs.pools.find(id);
+    if (found) checkRecreate(found, request, specs.pools.phase(found));
+    else {
+      const operation = { operation: "Create", result: null } as const;
+      const copy = labels && { ...labels };
+      await specs.pools.insert({
+        node,
+        id,
+        disks: [...disks],
+        status: "Creating",
+        labels: copy,
+        operation,
+      });
+    }
+    try {
+      registry.putPool(await createOrFind(core, node, { id, disks }, engine));
+    } catch (error) {
+      // Creating also imports, so the disk may hold an older pool of this name: undoing by destroying could wipe
+      // it. Forgetting is safe: if the pool came to be, asking again finds it.
+      await specs.pools.remove(id);
+      throw error;
+    }
+    await specs.pools.commit(id);
+    core.log.info("pool created", { "pool.id": id, "node.id": node });
+  });
+}
+
+async function createOrFind(
+  core: Core,
+  node: string,
+  request: { readonly id: string; readonly disks: readonly string[] },
+  engine: ReturnType<Core["registry"]["engine"]>,
+): Promise<PoolState> {
+  try {
+    return await engine.createPool(request);
+  } catch (error) {
+    if (!isKind(error, "already-exists")) throw error;
+    // Left by an attempt that never got its answer.
+    const { pools } = await engine.load();
+    const state = pools.find((pool) => pool.id === request.id && pool.node === node);
+    if (!state) throw error;
+    core.log.info("pool was there already", { "pool.id": request.id });
+    return state;
+  }
+}
+
+/** Brings back a pool after its engine restarted. */
+export async function importPool(core: Core, spec: PoolSpec): Promise<void> {
+  const { registry, log } = core;
+  const engine = registry.engine(spec.node);
+  try {
+    registry.putPool(await engine.importPool({ id: spec.id, disks: spec.disks }));
+  } catch (error) {
+    if (!isKind(error, "already-exists")) throw error;
+  }
+  // Its replicas came with it: read them.
+  const mark = registry.mark(spec.node);
+  registry.apply(spec.node, mark, await engine.load());
+  log.info("pool imported", { "pool.id": spec.id, "node.id": spec.node });
+}
+
+export function destroyPool(core: Core, id: string): Promise<void> {
+  return core.guards.run(`pool/${id}`, () => destroyPoolHeld(core, id));
+}
+
+/** For callers that hold the pool's guard. */
+export async function destroyPoolHeld(core: Core, id: string): Promise<void> {
+  const { specs, registry, log } = core;
+  const spec = specs.pools.get(id);
+  if (specs.replicas.all().some((replica) => poolOf(replica) === id)) {
+    throw new SvcError("in-use", `Cannot destroy pool ${id}: it has replicas`);
+  }
+  const engine = registry.engine(spec.node);
+  await specs.pools.carryOut(id, "Destroy", () => destroyOrConfirm(engine, spec), {
+    destroys: true,
+  });
+  registry.dropPool(spec.node, id);
+  log.info("pool destroyed", { "pool.id": id, "node.id": spec.node });
+}
+
+/** A pool the engine has not loaded is imported first: destroying means wiping its superblock. */
+async function destroyOrConfirm(
+  engine: ReturnType<Core["registry"]["engine"]>,
+  spec: PoolSpec,
+): Promise<void> {
+  try {
+    await engine.destroyPool(spec.id);
+    return;
+  } catch (error) {
+    if (!isKind(error, "not-found")) throw error;
+  }
+  try {
+    await engine.importPool({ id: spec.id, disks: spec.disks });
+  } catch (error) {
+    if (isKind(error, "invalid-argument", "not-found")) return; // gone already
+    throw error;
+  }
+  await engine.destroyPool(spec.id);
+}
+
+/** What a crash left of an operation on a pool. */
+export async function resolvePool(core: Core, spec: PoolSpec): Promise<void> {
+  const { specs, registry } = core;
+  if (!spec.operation || !registry.isOnline(spec.node)) return;
+  const { operation } = spec.operation;
+  switch (operation) {
+    case "Create":
+      if (registry.pool(spec.id)?.node === spec.node) await specs.pools.commit(spec.id);
+      else await specs.pools.remove(spec.id); // as a failed creation, see above
+      return;
+    case "Destroy":
+      await specs.pools.condemn(spec.id); // destroying is safe to repeat
+      return;
+    default:
+      assertNever(operation);
+  }
+}

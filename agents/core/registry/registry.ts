@@ -1,0 +1,245 @@
+/**
+ * Registry: what the engines reported last.
+ *
+ * Why: decisions and answers read it instead of asking every engine each time.
+ * Invariants: states of a node exist only while it is Online: what we cannot see we do not claim to know;
+ * a full read that started before a change made since is not applied (it would undo the change in memory).
+ */
+import type { Clock } from "#common/clock.ts";
+import { SvcError } from "#common/errors.ts";
+import type {
+  EngineClient,
+  NexusState,
+  PoolState,
+  ReplicaState,
+  Snapshot,
+} from "../engine/client.ts";
+
+export type NodeStatus = "Online" | "Offline" | "Unknown";
+
+export type NodeView = {
+  readonly id: string;
+  readonly endpoint: string;
+  readonly status: NodeStatus;
+  readonly hostNqn: string | null;
+  readonly instanceUuid: string | null;
+  /** It registered, or was probed, since we started. */
+  readonly seen: boolean;
+  /** A probe found nobody there; unlike Offline it also says so of nodes never seen since we started. */
+  readonly down: boolean;
+  /** When its states were read in full, monotonic ms; null while unknown. */
+  readonly loadedAtMs: number | null;
+};
+
+type NodeEntry = {
+  view: NodeView;
+  client: EngineClient | null;
+  generation: number;
+  readonly pools: Map<string, PoolState>;
+  readonly replicas: Map<string, ReplicaState>;
+  readonly nexuses: Map<string, NexusState>;
+};
+
+export class Registry {
+  readonly #clock: Clock;
+  readonly #nodes = new Map<string, NodeEntry>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  // ---- nodes
+
+  nodes(): NodeView[] {
+    return [...this.#nodes.values()].map((entry) => entry.view);
+  }
+
+  node(id: string): NodeView | undefined {
+    return this.#nodes.get(id)?.view;
+  }
+
+  isOnline(id: string): boolean {
+    return this.#nodes.get(id)?.view.status === "Online";
+  }
+
+  /** Surely not there: what was under way on it will not end by itself. */
+  isDown(id: string): boolean {
+    return this.#nodes.get(id)?.view.down ?? true;
+  }
+
+  /** Adds a node or changes what is known of it. */
+  setNode(
+    id: string,
+    change: Partial<Omit<NodeView, "id">> & { readonly client?: EngineClient },
+  ): void {
+    const { client, ...view } = change;
+    const entry = this.#nodes.get(id) ?? this.#insert(id);
+    entry.view = { ...entry.view, ...view };
+    if (client && entry.client !== client) {
+      entry.client?.close();
+      entry.client = client;
+    }
+  }
+
+  /** Offline or Unknown: what it had is no longer known. */
+  setGone(id: string, status: "Offline" | "Unknown"): void {
+    const entry = this.#nodes.get(id);
+    if (!entry) return;
+    const down = entry.view.down || status === "Offline";
+    entry.view = { ...entry.view, status, down, loadedAtMs: null };
+    entry.generation += 1;
+    entry.pools.clear();
+    entry.replicas.clear();
+    entry.nexuses.clear();
+  }
+
+  /**
+   * The engine of an online node.
+   * @throws {SvcError} `failed-precondition`, `not-found`
+   */
+  engine(id: string): EngineClient {
+    const entry = this.#nodes.get(id);
+    if (!entry) throw new SvcError("not-found", `node ${id} not found`);
+    if (entry.view.status !== "Online" || !entry.client) {
+      throw new SvcError(
+        "failed-precondition",
+        `node ${id} is ${entry.view.status.toLowerCase()}`,
+        {
+          fields: { "node.id": id },
+        },
+      );
+    }
+    return entry.client;
+  }
+
+  /** The client of a node in any status: for probes. */
+  anyClient(id: string): EngineClient | null {
+    return this.#nodes.get(id)?.client ?? null;
+  }
+
+  // ---- full reads
+
+  /** Marks the start of a full read; apply() with the mark refuses a read that a change overtook. */
+  mark(id: string): number {
+    return this.#nodes.get(id)?.generation ?? 0;
+  }
+
+  apply(id: string, mark: number, snapshot: Snapshot): boolean {
+    const entry = this.#nodes.get(id);
+    if (!entry || entry.generation !== mark) return false;
+    fill(entry.pools, snapshot.pools, (pool) => pool.id);
+    fill(entry.replicas, snapshot.replicas, (replica) => replica.uuid);
+    fill(entry.nexuses, snapshot.nexuses, (nexus) => nexus.uuid);
+    entry.view = { ...entry.view, loadedAtMs: this.#clock.monotonicMs() };
+    return true;
+  }
+
+  // ---- single changes, from the answers to our own calls
+
+  putPool(state: PoolState): PoolState {
+    this.#changed(state.node)?.pools.set(state.id, state);
+    return state;
+  }
+
+  putReplica(state: ReplicaState): ReplicaState {
+    this.#changed(state.node)?.replicas.set(state.uuid, state);
+    return state;
+  }
+
+  putNexus(state: NexusState): NexusState {
+    this.#changed(state.node)?.nexuses.set(state.uuid, state);
+    return state;
+  }
+
+  dropPool(node: string, id: string): void {
+    this.#changed(node)?.pools.delete(id);
+  }
+
+  dropReplica(node: string, uuid: string): void {
+    this.#changed(node)?.replicas.delete(uuid);
+  }
+
+  dropNexus(node: string, uuid: string): void {
+    this.#changed(node)?.nexuses.delete(uuid);
+  }
+
+  // ---- look-ups
+
+  pools(node?: string): PoolState[] {
+    return this.#collect(node, (entry) => entry.pools);
+  }
+
+  replicas(node?: string): ReplicaState[] {
+    return this.#collect(node, (entry) => entry.replicas);
+  }
+
+  nexuses(node?: string): NexusState[] {
+    return this.#collect(node, (entry) => entry.nexuses);
+  }
+
+  pool(id: string): PoolState | undefined {
+    return this.#first((entry) => entry.pools.get(id));
+  }
+
+  replica(uuid: string): ReplicaState | undefined {
+    return this.#first((entry) => entry.replicas.get(uuid));
+  }
+
+  nexus(uuid: string): NexusState | undefined {
+    return this.#first((entry) => entry.nexuses.get(uuid));
+  }
+
+  close(): void {
+    for (const entry of this.#nodes.values()) entry.client?.close();
+  }
+
+  #insert(id: string): NodeEntry {
+    const entry: NodeEntry = {
+      view: {
+        id,
+        endpoint: "",
+        status: "Unknown",
+        hostNqn: null,
+        instanceUuid: null,
+        seen: false,
+        down: false,
+        loadedAtMs: null,
+      },
+      client: null,
+      generation: 0,
+      pools: new Map(),
+      replicas: new Map(),
+      nexuses: new Map(),
+    };
+    this.#nodes.set(id, entry);
+    return entry;
+  }
+
+  #changed(node: string): NodeEntry | null {
+    const entry = this.#nodes.get(node);
+    if (!entry || entry.view.status !== "Online") return null;
+    entry.generation += 1;
+    return entry;
+  }
+
+  #collect<T>(node: string | undefined, pick: (entry: NodeEntry) => Map<string, T>): T[] {
+    if (node !== undefined) {
+      const entry = this.#nodes.get(node);
+      return entry ? [...pick(entry).values()] : [];
+    }
+    return [...this.#nodes.values()].flatMap((entry) => [...pick(entry).values()]);
+  }
+
+  #first<T>(pick: (entry: NodeEntry) => T | undefined): T | undefined {
+    for (const entry of this.#nodes.values()) {
+      const found = pick(entry);
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+}
+
+function fill<T>(map: Map<string, T>, states: readonly T[], keyOf: (state: T) => string): void {
+  map.clear();
+  for (const state of states) map.set(keyOf(state), state);
+}

@@ -1,0 +1,169 @@
+/**
+ * From the two memories (specs and registry) to the items that scheduling judges.
+ *
+ * Invariant: read in one turn of the event loop, so the items of one decision belong together.
+ */
+
+import { childUri, isShutdown, type NexusSpec } from "#common/types/nexus.ts";
+import { isCordoned } from "#common/types/node.ts";
+import { poolOf, type ReplicaSpec } from "#common/types/replica.ts";
+import type { VolumeSpec } from "#common/types/volume.ts";
+import type { Core } from "../context.ts";
+import type { ChildState, NexusState } from "../engine/client.ts";
+import type { NodeItem } from "./node.ts";
+import type { PoolItem, ReplicaRequest } from "./pool.ts";
+import type { ReplicaItem } from "./replica.ts";
+
+/** Replicas the volume counts on: those on their way out are garbage collection's. */
+export function replicasOfVolume(core: Core, volume: string): ReplicaSpec[] {
+  const { replicas } = core.specs;
+  return replicas
+    .all()
+    .filter((spec) => spec.owners.volume === volume && replicas.phase(spec) !== "Deleting");
+}
+
+export function nexusesOfVolume(core: Core, volume: string): NexusSpec[] {
+  return core.specs.nexuses.all().filter((spec) => spec.owner === volume);
+}
+
+export function nodeOfReplica(core: Core, spec: ReplicaSpec): string | null {
+  return (
+    core.specs.pools.find(poolOf(spec))?.node ?? core.registry.replica(spec.uuid)?.node ?? null
+  );
+}
+
+/** Volumes of the same affinity group, without the one asked for. */
+function groupPeers(core: Core, spec: VolumeSpec): ReadonlySet<string> {
+  const group = spec.affinity_group?.id;
+  if (group === undefined) return new Set();
+  return new Set(
+    core.specs.volumes
+      .all()
+      .filter((other) => other.affinity_group?.id === group && other.uuid !== spec.uuid)
+      .map((other) => other.uuid),
+  );
+}
+
+export function poolItems(core: Core, volume: VolumeSpec): PoolItem[] {
+  const { registry, specs } = core;
+  const peers = groupPeers(core, volume);
+  const replicas = specs.replicas.all();
+  const ofGroup = replicas.filter(
+    ({ owners }) => owners.volume !== null && peers.has(owners.volume),
+  );
+  return registry.pools().map((state) => {
+    const spec = specs.pools.find(state.id);
+    const onPool = replicas.filter((replica) => poolOf(replica) === state.id);
+    return {
+      id: state.id,
+      node: state.node,
+      nodeOnline: registry.isOnline(state.node),
+      nodeCordoned: isCordoned(specs.nodes.find(state.node)),
+      status: state.status,
+      hasSpec: spec !== undefined && specs.pools.phase(spec) === "Created",
+      labels: spec?.labels ?? {},
+      capacity: state.capacity,
+      free: Math.max(0, state.capacity - state.used),
+      committed: state.committed,
+      replicaCount: onPool.length,
+      groupOnPool: ofGroup.filter((replica) => poolOf(replica) === state.id).length,
+      groupOnNode: ofGroup.filter((replica) => nodeOfReplica(core, replica) === state.node).length,
+    };
+  });
+}
+
+/** What a further replica of the volume asks of a pool. */
+export function replicaRequest(
+  core: Core,
+  volume: VolumeSpec,
+  wantedCount: number,
+): ReplicaRequest {
+  const owned = replicasOfVolume(core, volume.uuid);
+  const node = volume.topology?.node ?? null;
+  const peers = groupPeers(core, volume);
+  const groupNodes = core.specs.replicas
+    .all()
+    .filter(({ owners }) => owners.volume !== null && peers.has(owners.volume))
+    .map((spec) => nodeOfReplica(core, spec));
+  const allocations = owned.map((spec) => core.registry.replica(spec.uuid)?.space?.allocated);
+  const known = allocations.filter((bytes) => bytes !== undefined);
+  const allocated = owned.length === 0 ? 0 : known.length === 0 ? null : Math.max(...known);
+  return {
+    size: volume.size,
+    thin: volume.thin,
+    published: volume.target?.active ?? false,
+    allowedNodes: node && "Explicit" in node ? node.Explicit.allowed_nodes : null,
+    poolLabels: volume.topology?.pool?.Labelled.inclusion ?? {},
+    usedNodes: owned.map((spec) => nodeOfReplica(core, spec)).filter((id) => id !== null),
+    allocated,
+    inGroup: volume.affinity_group !== null,
+    replicaCount: wantedCount,
+    groupNodes: groupNodes.filter((id) => id !== null),
+  };
+}
+
+export function nodeItems(core: Core, volume: VolumeSpec): NodeItem[] {
+  const { registry, specs } = core;
+  const peers = groupPeers(core, volume);
+  const nexuses = specs.nexuses.all().filter((spec) => !isShutdown(spec));
+  const own = nexusesOfVolume(core, volume.uuid);
+  const replicas = replicasOfVolume(core, volume.uuid);
+  return specs.nodes.all().map((spec) => ({
+    id: spec.id,
+    online: registry.isOnline(spec.id),
+    cordoned: isCordoned(spec),
+    hasNexusOfVolume: own.some((nexus) => nexus.node === spec.id),
+    nexusCount: nexuses.filter((nexus) => nexus.node === spec.id).length,
+    groupNexusCount: nexuses.filter(
+      (nexus) => nexus.node === spec.id && nexus.owner !== null && peers.has(nexus.owner),
+    ).length,
+    hasReplica: replicas.some((replica) => registry.replica(replica.uuid)?.node === spec.id),
+  }));
+}
+
+/** The child of a live nexus over a replica: by spec, or by the uuid in its URI. */
+export function childOf(
+  replica: string,
+  nexus: NexusSpec | undefined,
+  state: NexusState | undefined,
+): ChildState | null {
+  const wanted = nexus?.children.find(
+    (child) => "Replica" in child && child.Replica.uuid === replica,
+  );
+  const uri = wanted && childUri(wanted);
+  return (
+    state?.children.find((child) => child.uri === uri || replicaOfUri(child.uri) === replica) ??
+    null
+  );
+}
+
+/** The replica uuid in `?uuid=` of a child URI. */
+export function replicaOfUri(uri: string): string | null {
+  return /[?&]uuid=([0-9a-fA-F-]{36})/.exec(uri)?.[1]?.toLowerCase() ?? null;
+}
+
+export function replicaItems(core: Core, volume: VolumeSpec): ReplicaItem[] {
+  const { registry, specs } = core;
+  const nexusId = volume.target?.active ? volume.target.nexus : null;
+  const nexus = nexusId === null ? undefined : specs.nexuses.find(nexusId);
+  const nexusState = nexusId === null ? undefined : registry.nexus(nexusId);
+  const peers = groupPeers(core, volume);
+  const ofGroup = specs.replicas
+    .all()
+    .filter(({ owners }) => owners.volume !== null && peers.has(owners.volume));
+  return replicasOfVolume(core, volume.uuid).map((spec) => {
+    const state = registry.replica(spec.uuid);
+    const pool = registry.pool(poolOf(spec));
+    return {
+      uuid: spec.uuid,
+      node: nodeOfReplica(core, spec) ?? "",
+      pool: poolOf(spec),
+      size: state?.size ?? spec.size,
+      online: state?.status === "Online" && specs.replicas.phase(spec) === "Created",
+      poolFree: pool ? Math.max(0, pool.capacity - pool.used) : 0,
+      allocated: state?.space?.allocated ?? null,
+      child: childOf(spec.uuid, nexus, nexusState),
+      groupOnPool: ofGroup.filter((other) => poolOf(other) === poolOf(spec)).length,
+    };
+  });
+}

@@ -1,0 +1,432 @@
+/**
+ * Engines in memory, for tests: pools and replicas on "disks" that outlive a crash, nexuses that do not.
+ *
+ * Why: operations and reconcilers are tested against something that fails as engines do: calls that are refused,
+ * lost before or lost after they took effect; children that fault when their node dies; rebuilds that take time.
+ * Invariants: a nexus writes its NexusInfo before it shows a change, as the engine does; a rebuild
+ * moves forward only when the test says so (`rebuildStep`).
+ */
+import { SvcError } from "#common/errors.ts";
+import { encodeJson } from "#common/store/json.ts";
+import type { ObjectStore } from "#common/store/mod.ts";
+import type {
+  ChildState,
+  CreateNexus,
+  EngineClient,
+  EngineConnector,
+  NexusState,
+  PoolState,
+  ReplicaState,
+} from "../engine/client.ts";
+import { replicaOfUri } from "../scheduling/snapshot.ts";
+
+const GIB = 2 ** 30;
+
+type Disk = { pool: string; uuid: string; replicas: Map<string, ReplicaState>; capacity: number };
+type FakeChild = {
+  uri: string;
+  status: ChildState["status"];
+  reason: ChildState["reason"];
+  progress: number | null;
+  faultedAtMs: number | null;
+  hasIoLog: boolean;
+};
+type FakeNexus = {
+  request: CreateNexus;
+  status: "open" | "shutdown";
+  shared: boolean;
+  allowedHosts: readonly string[];
+  children: FakeChild[];
+};
+
+/** Decides what happens to a call; throw to refuse it. "lost": it takes effect, the answer does not come. */
+export type CallFault = (call: { readonly node: string; readonly name: string }) => "ok" | "lost";
+
+export class FakeEngine {
+  readonly node: string;
+  readonly endpoint: string;
+  readonly ip: string;
+  readonly cluster: FakeCluster;
+  /** By device path; survive a crash. */
+  readonly disks = new Map<string, Disk>();
+  /** Pools that are loaded: name to disk. */
+  readonly pools = new Map<string, Disk>();
+  readonly nexuses = new Map<string, FakeNexus>();
+  instanceUuid: string;
+  alive = true;
+  #starts = 0;
+
+  constructor(cluster: FakeCluster, index: number) {
+    this.cluster = cluster;
+    this.node = `node-${index}`;
+    this.ip = `10.0.0.${index}`;
+    this.endpoint = `${this.ip}:10124`;
+    this.instanceUuid = this.#nextInstance();
+  }
+
+  /** As SIGKILL: what was in memory is gone. */
+  kill(): void {
+    this.alive = false;
+    this.pools.clear();
+    this.nexuses.clear();
+  }
+
+  restart(): void {
+    this.kill();
+    this.alive = true;
+    this.instanceUuid = this.#nextInstance();
+  }
+
+  replicaIsUp(uuid: string): boolean {
+    return this.alive && [...this.pools.values()].some((disk) => disk.replicas.has(uuid));
+  }
+
+  #nextInstance(): string {
+    this.#starts += 1;
+    return `00000000-0000-4000-8000-${this.ip.replaceAll(".", "").padStart(8, "0")}${String(this.#starts).padStart(4, "0")}`;
+  }
+}
+
+export class FakeCluster {
+  readonly engines: FakeEngine[];
+  readonly #store: ObjectStore;
+  readonly #nowMs: () => number;
+  /** Every call that took effect, in order: `node name`. */
+  readonly calls: string[] = [];
+  fault: CallFault = () => "ok";
+
+  constructor(options: {
+    readonly nodes: number;
+    readonly store: ObjectStore;
+    readonly nowMs: () => number;
+  }) {
+    this.#store = options.store;
+    this.#nowMs = options.nowMs;
+    this.engines = Array.from(
+      { length: options.nodes },
+      (_, index) => new FakeEngine(this, index + 1),
+    );
+  }
+
+  engine(node: string): FakeEngine {
+    const found = this.engines.find((engine) => engine.node === node);
+    if (!found) throw new Error(`no engine ${node}`);
+    return found;
+  }
+
+  readonly connect: EngineConnector = ({ endpoint }) => this.#client(endpoint);
+
+  /** The nexus of a volume that is open somewhere, if there is exactly one. */
+  openNexuses(): { node: string; uuid: string; children: string[] }[] {
+    return this.engines.flatMap((engine) =>
+      [...engine.nexuses.values()]
+        .filter((nexus) => nexus.status === "open")
+        .map(({ request, children }) => ({
+          node: engine.node,
+          uuid: request.uuid,
+          children: children.map((child) => child.uri),
+        })),
+    );
+  }
+
+  /** All rebuilds finish, if their replicas are up. True when there were any. */
+  async rebuildStep(): Promise<boolean> {
+    let any = false;
+    for (const engine of this.engines) {
+      for (const nexus of engine.nexuses.values()) {
+        const rebuilding = nexus.children.filter((child) => child.progress !== null);
+        for (const child of rebuilding) {
+          if (!this.#isUp(child.uri)) continue;
+          child.status = "Online";
+          child.reason = "None";
+          child.progress = null;
+          child.hasIoLog = false;
+          child.faultedAtMs = null;
+        }
+        if (rebuilding.length === 0) continue;
+        any ||= rebuilding.some((child) => child.progress === null);
+        await this.#persist(nexus);
+      }
+    }
+    return any;
+  }
+
+  /** Children whose replica is gone fault, as after the next write. */
+  async faultStep(): Promise<void> {
+    for (const engine of this.engines) {
+      if (!engine.alive) continue;
+      for (const nexus of engine.nexuses.values()) await this.#faultDead(nexus);
+    }
+  }
+
+  async #faultDead(nexus: FakeNexus): Promise<void> {
+    if (nexus.status !== "open") return;
+    let changed = false;
+    for (const child of nexus.children) {
+      if (child.status === "Faulted" || this.#isUp(child.uri)) continue;
+      child.hasIoLog = child.status === "Online";
+      child.status = "Faulted";
+      child.reason = "IoFailure";
+      child.progress = null;
+      child.faultedAtMs = this.#nowMs();
+      changed = true;
+    }
+    // Never the last healthy child: its record stays, so that somebody knows where the data is.
+    if (changed && nexus.children.some((child) => child.status === "Online"))
+      await this.#persist(nexus);
+  }
+
+  #isUp(uri: string): boolean {
+    const replica = replicaOfUri(uri);
+    return replica !== null && this.engines.some((engine) => engine.replicaIsUp(replica));
+  }
+
+  async #persist(nexus: FakeNexus, clean = false): Promise<void> {
+    const children = nexus.children.map((child) => ({
+      healthy: child.status === "Online",
+      uuid: replicaOfUri(child.uri) ?? "",
+    }));
+    await this.#store.put(nexus.request.infoKey, encodeJson({ children, clean_shutdown: clean }));
+  }
+
+  async #call<T>(engine: FakeEngine, name: string, work: () => T | Promise<T>): Promise<T> {
+    await Promise.resolve();
+    const lost = () =>
+      new SvcError("unavailable", `Cannot reach ${engine.node}: ${name} got no answer`);
+    if (!engine.alive) throw lost();
+    const fault = this.fault({ node: engine.node, name });
+    const result = await work();
+    this.calls.push(`${engine.node} ${name}`);
+    if (fault === "lost" || !engine.alive) throw lost();
+    return result;
+  }
+
+  #client(endpoint: string): EngineClient {
+    const engine = this.engines.find((known) => known.endpoint === endpoint);
+    if (!engine) throw new Error(`no engine at ${endpoint}`);
+    const call = <T>(name: string, work: () => T | Promise<T>) => this.#call(engine, name, work);
+    const nexusOf = (uuid: string) => {
+      const nexus = engine.nexuses.get(uuid);
+      if (!nexus) throw new SvcError("not-found", `nexus ${uuid} not found`);
+      return nexus;
+    };
+    const replicaIn = (uuid: string) => {
+      for (const disk of engine.pools.values()) {
+        const replica = disk.replicas.get(uuid);
+        if (replica) return { disk, replica };
+      }
+      throw new SvcError("not-found", `replica ${uuid} not found`);
+    };
+    const poolState = (disk: Disk): PoolState => {
+      const sizes = [...disk.replicas.values()];
+      const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);
+      const path = [...engine.disks].find(([, known]) => known === disk)?.[0] ?? "";
+      return {
+        id: disk.pool,
+        uuid: disk.uuid,
+        node: engine.node,
+        disks: [`aio://${path}`],
+        status: "Online",
+        capacity: disk.capacity,
+        used: sum(sizes.map((replica) => replica.space?.allocated ?? replica.size)),
+        committed: sum(sizes.map((replica) => replica.size)),
+      };
+    };
+    const setReplica = (
+      disk: Disk,
+      replica: ReplicaState,
+      share: "none" | "nvmf",
+      hosts: readonly string[],
+    ) => {
+      const uri =
+        share === "nvmf"
+          ? `nvmf://${engine.ip}:8420/nqn.2019-05.io.openebs:${replica.uuid}?uuid=${replica.uuid}`
+          : `bdev:///${replica.uuid}?uuid=${replica.uuid}`;
+      const next = { ...replica, share, uri, allowedHosts: [...hosts] };
+      disk.replicas.set(replica.uuid, next);
+      return next;
+    };
+    const state = (nexus: FakeNexus): NexusState => this.#nexusState(engine, nexus);
+    const importPool = (id: string, path: string) => {
+      const disk = engine.disks.get(path);
+      if (!disk || disk.pool !== id)
+        throw new SvcError("invalid-argument", `no pool ${id} on ${path}`);
+      engine.pools.set(id, disk);
+      return poolState(disk);
+    };
+    return {
+      probe: () => call("probe", () => ({ instanceUuid: engine.instanceUuid })),
+      load: () =>
+        call("load", () => ({
+          pools: [...engine.pools.values()].map(poolState),
+          replicas: [...engine.pools.values()].flatMap((disk) => [...disk.replicas.values()]),
+          nexuses: [...engine.nexuses.values()].map(state),
+        })),
+      blockDevices: () => call("blockDevices", () => []),
+      createPool: ({ id, disks }) =>
+        call("createPool", () => {
+          const [path = ""] = disks;
+          if (path.startsWith("/bad")) throw new SvcError("invalid-argument", "no such disk");
+          if (engine.pools.has(id)) throw new SvcError("already-exists", `pool ${id} exists`);
+          if (!engine.disks.has(path)) {
+            const uuid = `11111111-0000-4000-8000-${String(engine.disks.size).padStart(12, "0")}`;
+            engine.disks.set(path, { pool: id, uuid, replicas: new Map(), capacity: 10 * GIB });
+          }
+          return importPool(id, path);
+        }),
+      importPool: ({ id, disks }) => call("importPool", () => importPool(id, disks[0] ?? "")),
+      destroyPool: (id) =>
+        call("destroyPool", () => {
+          const disk = engine.pools.get(id);
+          if (!disk) throw new SvcError("not-found", `pool ${id} not found`);
+          engine.pools.delete(id);
+          for (const [path, known] of engine.disks) if (known === disk) engine.disks.delete(path);
+        }),
+      createReplica: ({ uuid, name, pool, size, thin }) =>
+        call("createReplica", () => {
+          const disk = engine.pools.get(pool);
+          if (!disk) throw new SvcError("failed-precondition", `pool ${pool} is not loaded`);
+          if (disk.replicas.has(uuid)) throw new SvcError("already-exists", "replica exists");
+          const clusterSize = 4 * 1024 * 1024;
+          const allocated = thin ? clusterSize : size;
+          const space = {
+            capacity: size,
+            allocated,
+            clusterSize,
+            clusters: Math.ceil(size / clusterSize),
+            allocatedClusters: Math.ceil(allocated / clusterSize),
+          };
+          const base = {
+            uuid,
+            name,
+            node: engine.node,
+            pool,
+            poolUuid: disk.uuid,
+            size,
+            thin,
+            space,
+          };
+          const fresh: ReplicaState = {
+            ...base,
+            share: "none",
+            uri: "",
+            allowedHosts: [],
+            status: "Online",
+          };
+          return setReplica(disk, fresh, "none", []);
+        }),
+      destroyReplica: ({ uuid }) =>
+        call("destroyReplica", () => {
+          replicaIn(uuid).disk.replicas.delete(uuid);
+        }),
+      shareReplica: ({ uuid, allowedHosts }) =>
+        call("shareReplica", () => {
+          const { disk, replica } = replicaIn(uuid);
+          return setReplica(disk, replica, "nvmf", allowedHosts);
+        }),
+      unshareReplica: (uuid) =>
+        call("unshareReplica", () => {
+          const { disk, replica } = replicaIn(uuid);
+          return setReplica(disk, replica, "none", []);
+        }),
+      createNexus: (request) =>
+        call("createNexus", async () => {
+          if (engine.nexuses.has(request.uuid))
+            throw new SvcError("already-exists", "nexus exists");
+          const dead = request.children.find((uri) => !this.#isUp(uri));
+          if (dead !== undefined || request.children.length === 0) {
+            throw new SvcError("invalid-argument", `cannot open child ${dead ?? ""}`);
+          }
+          const nexus: FakeNexus = {
+            request,
+            status: "open",
+            shared: false,
+            allowedHosts: [],
+            children: request.children.map((uri) => newChild(uri, "Online")),
+          };
+          await this.#persist(nexus);
+          engine.nexuses.set(request.uuid, nexus);
+          return state(nexus);
+        }),
+      destroyNexus: (uuid) =>
+        call("destroyNexus", async () => {
+          await this.#persist(nexusOf(uuid), true);
+          engine.nexuses.delete(uuid);
+        }),
+      shutdownNexus: (uuid) =>
+        call("shutdownNexus", async () => {
+          const nexus = nexusOf(uuid);
+          nexus.status = "shutdown";
+          await this.#persist(nexus, true);
+          return state(nexus);
+        }),
+      shareNexus: ({ uuid, allowedHosts }) =>
+        call("shareNexus", () => {
+          const nexus = nexusOf(uuid);
+          nexus.shared = true;
+          nexus.allowedHosts = allowedHosts;
+          return state(nexus);
+        }),
+      unshareNexus: (uuid) =>
+        call("unshareNexus", () => {
+          const nexus = nexusOf(uuid);
+          nexus.shared = false;
+          return state(nexus);
+        }),
+      addChild: ({ nexus: uuid, uri }) =>
+        call("addChild", async () => {
+          const nexus = nexusOf(uuid);
+          if (!this.#isUp(uri)) throw new SvcError("invalid-argument", `cannot open child ${uri}`);
+          const child = newChild(uri, "Degraded");
+          nexus.children.push({ ...child, reason: "OutOfSync", progress: 0 });
+          await this.#persist(nexus);
+          return state(nexus);
+        }),
+      removeChild: ({ nexus: uuid, uri }) =>
+        call("removeChild", async () => {
+          const nexus = nexusOf(uuid);
+          const rest = nexus.children.filter((child) => child.uri !== uri);
+          if (!rest.some((child) => child.status === "Online")) {
+            throw new SvcError("failed-precondition", "cannot remove the last healthy child");
+          }
+          nexus.children = rest;
+          await this.#persist(nexus);
+          return state(nexus);
+        }),
+      onlineChild: ({ nexus: uuid, uri }) =>
+        call("onlineChild", () => {
+          const nexus = nexusOf(uuid);
+          const child = nexus.children.find((known) => known.uri === uri);
+          if (!child) throw new SvcError("not-found", "child not found");
+          if (!this.#isUp(uri)) throw new SvcError("invalid-argument", "cannot open child");
+          child.status = "Degraded";
+          child.reason = "OutOfSync";
+          child.progress = 50;
+          return state(nexus);
+        }),
+      close: () => {},
+    };
+  }
+
+  #nexusState(engine: FakeEngine, nexus: FakeNexus): NexusState {
+    const { request, shared, children, allowedHosts } = nexus;
+    const online = children.filter((child) => child.status === "Online").length;
+    const open = online === children.length ? "Online" : online > 0 ? "Degraded" : "Faulted";
+    return {
+      uuid: request.uuid,
+      name: request.name,
+      node: engine.node,
+      size: request.size,
+      status: nexus.status === "shutdown" ? "Shutdown" : open,
+      children: children.map(({ progress, ...child }) => ({ ...child, rebuildProgress: progress })),
+      deviceUri: shared ? `nvmf://${engine.ip}:4421/nqn.2019-05.io.openebs:${request.name}` : "",
+      share: shared ? "nvmf" : "none",
+      rebuilds: children.filter((child) => child.progress !== null).length,
+      allowedHosts,
+    };
+  }
+}
+
+function newChild(uri: string, status: "Online" | "Degraded"): FakeChild {
+  return { uri, status, reason: "None", progress: null, faultedAtMs: null, hasIoLog: false };
+}

@@ -1,0 +1,203 @@
+/**
+ * A whole control plane in one process, for tests: the real agent-core on engines in memory, a clock moved by hand
+ * and the in-memory store (or any other).
+ *
+ * Invariant: nothing runs by itself: time passes in advance(), reconciling happens in settle().
+ */
+import { ManualClock } from "#common/clock.ts";
+import { type Log, silentLog } from "#common/log.ts";
+import { type Random, seededRandom } from "#common/random.ts";
+import { MemoryStore } from "#common/store/memory.ts";
+import type { ObjectStore } from "#common/store/mod.ts";
+import { type CoreAgent, createCore } from "../mod.ts";
+import { type CoreConfig, coreConfig } from "../options.ts";
+import { coreHandlers } from "../service.ts";
+import { FakeCluster } from "./fake_engine.ts";
+import { Link } from "./link.ts";
+
+export const PLACE = { clusterUid: "test-cluster", namespace: "mayastor" };
+const PASSES_MAX = 60;
+
+export type RigOptions = {
+  readonly nodes?: number;
+  readonly args?: readonly string[];
+  readonly store?: ObjectStore;
+  readonly seed?: number;
+  readonly log?: Log;
+};
+
+export class Rig {
+  readonly clock = new ManualClock();
+  readonly store: ObjectStore;
+  readonly cluster: FakeCluster;
+  readonly #config: CoreConfig;
+  readonly #random: Random;
+  readonly #log: Log;
+  readonly #abort = new AbortController();
+  /** Of the present agent. */
+  link = new Link();
+  #agent: CoreAgent | null = null;
+
+  private constructor(options: RigOptions) {
+    const { nodes = 3, args = [], seed = 1, log = silentLog } = options;
+    this.store = options.store ?? new MemoryStore(this.clock);
+    this.#config = coreConfig(args);
+    this.#random = seededRandom(seed);
+    this.#log = log;
+    const nowMs = () => this.clock.now();
+    this.cluster = new FakeCluster({ nodes, store: this.store, nowMs });
+  }
+
+  static async start(options: RigOptions = {}): Promise<Rig> {
+    const rig = new Rig(options);
+    await rig.startAgent();
+    return rig;
+  }
+
+  get agent(): CoreAgent {
+    if (!this.#agent) throw new Error("the agent is not running");
+    return this.#agent;
+  }
+
+  get core() {
+    return this.agent.core;
+  }
+
+  /** The internal API, called directly. */
+  get api() {
+    const { core, nodes } = this.agent;
+    const unused = () => Promise.reject(new Error("watches are not part of this rig"));
+    const watches = { list: () => [], add: unused, remove: unused };
+    return coreHandlers({ core, nodes, watches, recreate: this.agent.recreate });
+  }
+
+  /** Starts agent-core, as after a crash of the one before: the lease of that one runs out first. */
+  async startAgent(): Promise<void> {
+    let started = false;
+    this.link = new Link();
+    const starting = createCore({
+      config: this.#config,
+      clock: this.clock,
+      random: this.#random,
+      log: this.#log,
+      store: this.link.store(this.store),
+      place: PLACE,
+      connect: this.link.connector(this.cluster.connect),
+      instanceName: "test",
+      signal: this.#abort.signal,
+    }).finally(() => {
+      started = true;
+    });
+    starting.catch(() => {}); // reported by the await below
+    for (let step = 0; step < 400 && !started; step++) await this.clock.advance(250);
+    this.#agent = await starting;
+    await this.agent.nodes.start();
+    await this.registerAll();
+  }
+
+  /** The agent is gone without a word. */
+  crashAgent(): void {
+    this.link.dead = true;
+    this.#agent = null;
+  }
+
+  async registerAll(): Promise<void> {
+    for (const engine of this.cluster.engines) {
+      if (!engine.alive) continue;
+      await this.agent.nodes.register({
+        id: engine.node,
+        endpoint: engine.endpoint,
+        instanceUuid: engine.instanceUuid,
+        hostNqn: `nqn.2019-05.io.openebs:node-name:${engine.node}`,
+      });
+    }
+    for (let turn = 0; turn < 200; turn++) await Promise.resolve();
+  }
+
+  /** Every node is looked at: dead ones go Offline, live ones are read. */
+  async look(): Promise<void> {
+    const { registry } = this.core;
+    await this.registerAll();
+    for (const { id, status } of registry.nodes()) {
+      if (await this.agent.nodes.isDown(id)) {
+        if (status === "Online") registry.setGone(id, "Offline");
+        else registry.setNode(id, { down: true });
+      } else {
+        await this.agent.nodes.reload(id);
+      }
+    }
+  }
+
+  /** Reconciles until nothing is left to do (or it never ends: an error). */
+  async settle(): Promise<void> {
+    const signal = this.#abort.signal;
+    for (let pass = 0; pass < PASSES_MAX; pass++) {
+      await this.look();
+      const outcome = await this.agent.loop.pass(signal);
+      const rebuilt = await this.cluster.rebuildStep();
+      if (outcome === "idle" && !rebuilt) return;
+    }
+    throw new Error(`still busy after ${PASSES_MAX} passes`);
+  }
+
+  /** A fixed number of passes, for states that never get idle. */
+  async passes(count: number): Promise<void> {
+    for (let pass = 0; pass < count; pass++) {
+      await this.look();
+      await this.agent.loop.pass(this.#abort.signal);
+      await this.cluster.rebuildStep();
+    }
+  }
+
+  /** A pool on every node. */
+  async createPools(): Promise<void> {
+    for (const { node } of this.cluster.engines) {
+      const pool = node.replace("node", "pool");
+      await this.#call("CreatePool", { node, pool, disks: ["/dev/sdb"] });
+    }
+  }
+
+  async createVolume(
+    uuid: string,
+    options: { replicas?: number; size?: number; thin?: boolean } = {},
+  ) {
+    const { replicas = 3, size = 2 ** 28, thin = false } = options;
+    const body = { policy: { self_heal: true }, replicas, size, thin };
+    return await this.#call("CreateVolume", { volume: uuid, body });
+  }
+
+  async publish(uuid: string, node?: string) {
+    const protocol = "nvmf" as const;
+    const request = { volume: uuid, protocol, publishContext: {}, frontendNodes: [] };
+    return await this.#call("PublishVolume", node === undefined ? request : { ...request, node });
+  }
+
+  async volume(uuid: string) {
+    return await this.#call("GetVolume", { volume: uuid });
+  }
+
+  #call<Name extends keyof ReturnType<typeof coreHandlers>>(
+    name: Name,
+    request: Parameters<ReturnType<typeof coreHandlers>[Name]>[0],
+  ): ReturnType<ReturnType<typeof coreHandlers>[Name]> {
+    return call(this.api, name, request);
+  }
+
+  async close(): Promise<void> {
+    this.#abort.abort();
+    await this.store.close();
+  }
+}
+
+type Api = ReturnType<typeof coreHandlers>;
+
+/** Calls a handler as the server would, without a network. */
+export function call<Name extends keyof Api>(
+  api: Api,
+  name: Name,
+  request: Parameters<Api[Name]>[0],
+): ReturnType<Api[Name]> {
+  // Handlers of this API use nothing of the call's context; the types of one name belong together.
+  const handler = api[name] as (request: unknown) => ReturnType<Api[Name]>;
+  return handler(request);
+}

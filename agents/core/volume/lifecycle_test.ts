@@ -1,0 +1,240 @@
+/** A volume's life on engines in memory: created, published, hurt, healed, moved, gone. */
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { call, Rig } from "../testing/rig.ts";
+
+const V1 = "bf207797-b23d-447a-8d3f-98d378acfa8a";
+
+async function rigWithVolume(options: { replicas?: number; nodes?: number } = {}) {
+  const rig = await Rig.start({ nodes: options.nodes ?? 3 });
+  await rig.createPools();
+  await rig.createVolume(V1, { replicas: options.replicas ?? 3 });
+  return rig;
+}
+
+describe("a volume", () => {
+  test("CreateVolume puts one replica on each node and reports Online", async () => {
+    const rig = await rigWithVolume();
+    const { spec, state } = await rig.volume(V1);
+    assert.equal(spec.status, "Created");
+    assert.equal(state.status, "Online");
+    const nodes = Object.values(state.replica_topology).map((replica) => replica.node);
+    assert.deepEqual(nodes.sort(), ["node-1", "node-2", "node-3"]);
+    await rig.close();
+  });
+
+  test("PublishVolume makes a nexus over all replicas and shares it", async () => {
+    const rig = await rigWithVolume();
+    const { spec, state } = await rig.publish(V1, "node-1");
+    assert.equal(spec.target?.node, "node-1");
+    assert.equal(state.status, "Online");
+    assert.match(
+      state.target?.deviceUri ?? "",
+      /^nvmf:\/\/10\.0\.0\.1:4421\/nqn\.2019-05\.io\.openebs:bf207797/,
+    );
+    const uris = state.target?.children.map((child) => child.uri.split("/")[0]).sort();
+    assert.deepEqual(uris, ["bdev:", "nvmf:", "nvmf:"]);
+    await assert.rejects(rig.publish(V1), { kind: "already-published" });
+    await rig.close();
+  });
+
+  test("a remote replica admits only the target's node", async () => {
+    const rig = await rigWithVolume();
+    await rig.publish(V1, "node-2");
+    const shared = rig.core.registry.replicas().filter((replica) => replica.share === "nvmf");
+    assert.equal(shared.length, 2);
+    for (const replica of shared) {
+      assert.deepEqual(replica.allowedHosts, ["nqn.2019-05.io.openebs:node-name:node-2"]);
+    }
+    await rig.close();
+  });
+
+  test("a replica whose node comes back in time returns by a partial rebuild", async () => {
+    const rig = await rigWithVolume();
+    await rig.publish(V1, "node-1");
+    rig.cluster.engine("node-2").kill();
+    await rig.cluster.faultStep();
+    await rig.settle();
+    assert.equal((await rig.volume(V1)).state.status, "Degraded");
+    rig.cluster.calls.length = 0;
+    rig.cluster.engine("node-2").restart();
+    await rig.settle();
+    assert.equal((await rig.volume(V1)).state.status, "Online");
+    assert.ok(rig.cluster.calls.includes("node-2 importPool"));
+    assert.ok(rig.cluster.calls.includes("node-1 onlineChild"));
+    assert.ok(!rig.cluster.calls.includes("node-1 addChild"), "no full rebuild");
+    await rig.close();
+  });
+
+  test("a replica that stays away is replaced on another node", async () => {
+    const rig = await rigWithVolume({ nodes: 4 });
+    await rig.publish(V1, "node-1");
+    const before = Object.values((await rig.volume(V1)).state.replica_topology);
+    const lost = before.find((replica) => replica.node !== "node-1")?.node ?? "";
+    rig.cluster.engine(lost).kill();
+    await rig.cluster.faultStep();
+    await rig.settle();
+    await rig.clock.advance(601_000);
+    await rig.passes(3);
+    await rig.clock.advance(31_000);
+    await rig.settle();
+    const { state } = await rig.volume(V1);
+    assert.equal(state.status, "Online");
+    const nodes = Object.values(state.replica_topology).map((replica) => replica.node);
+    assert.equal(nodes.length, 3);
+    assert.ok(!nodes.includes(lost));
+    await rig.close();
+  });
+
+  test("the target comes back on its node after a crash: from one child, then rebuilt", async () => {
+    const rig = await rigWithVolume();
+    await rig.publish(V1, "node-1");
+    const before = (await rig.volume(V1)).state.target;
+    rig.cluster.engine("node-1").kill();
+    await rig.settle();
+    assert.equal((await rig.volume(V1)).state.status, "Unknown");
+    rig.cluster.calls.length = 0;
+    rig.cluster.engine("node-1").restart();
+    await rig.settle();
+    const { state } = await rig.volume(V1);
+    assert.equal(state.status, "Online");
+    assert.equal(state.target?.uuid, before?.uuid);
+    assert.equal(state.target?.deviceUri, before?.deviceUri);
+    const adds = rig.cluster.calls.filter((made) => made === "node-1 addChild").length;
+    assert.equal(adds, 2, "all but one child are rebuilt in full");
+    await rig.close();
+  });
+
+  test("RepublishVolume moves the target off a dead node, with fresh fencing", async () => {
+    const rig = await rigWithVolume();
+    await rig.publish(V1, "node-1");
+    const before = rig.core.specs.volumes.get(V1).target;
+    rig.cluster.engine("node-1").kill();
+    await rig.cluster.faultStep();
+    await rig.look();
+    await call(rig.api, "RepublishVolume", {
+      volume: V1,
+      protocol: "nvmf",
+      reuseExisting: true,
+      frontendNode: "",
+    });
+    const after = rig.core.specs.volumes.get(V1).target;
+    assert.ok(before && after);
+    assert.notEqual(after.node, "node-1");
+    assert.notEqual(after.nexus, before.nexus);
+    assert.deepEqual(after.config.controllerIdRange, { start: 3, end: 4 });
+    assert.notEqual(after.config.reservationKey, before.config.reservationKey);
+    await rig.settle();
+    assert.equal((await rig.volume(V1)).state.status, "Degraded");
+    rig.cluster.engine("node-1").restart();
+    await rig.settle();
+    const { state } = await rig.volume(V1);
+    assert.equal(state.status, "Online");
+    assert.equal(rig.cluster.openNexuses().length, 1, "one writer");
+    await rig.close();
+  });
+
+  test("UnpublishVolume of a dead node's target needs force", async () => {
+    const rig = await rigWithVolume();
+    await rig.publish(V1, "node-1");
+    rig.cluster.engine("node-1").kill();
+    await rig.look();
+    const unpublish = (force: boolean) => call(rig.api, "UnpublishVolume", { volume: V1, force });
+    await assert.rejects(unpublish(false), { kind: "failed-precondition" });
+    const { spec } = await unpublish(true);
+    assert.equal(spec.target, undefined);
+    await rig.close();
+  });
+
+  test("publishing again after a clean unpublish uses every healthy replica", async () => {
+    const rig = await rigWithVolume();
+    await rig.publish(V1, "node-1");
+    await call(rig.api, "UnpublishVolume", { volume: V1, force: false });
+    const { state } = await rig.publish(V1, "node-3");
+    assert.equal(state.target?.children.length, 3);
+    assert.equal(state.status, "Online");
+    await rig.close();
+  });
+
+  test("SetVolumeReplicaCount goes up and down by one and converges", async () => {
+    const rig = await rigWithVolume({ replicas: 2, nodes: 4 });
+    await rig.publish(V1, "node-1");
+    const set = (replicas: number) =>
+      call(rig.api, "SetVolumeReplicaCount", { volume: V1, replicas });
+    await assert.rejects(set(2), { kind: "failed-precondition" });
+    await assert.rejects(set(4), { kind: "failed-precondition" });
+    await set(3);
+    await rig.settle();
+    assert.equal((await rig.volume(V1)).state.target?.children.length, 3);
+    await set(2);
+    await rig.settle();
+    const { state, spec } = await rig.volume(V1);
+    assert.equal(spec.num_replicas, 2);
+    assert.equal(state.target?.children.length, 2);
+    assert.equal(Object.keys(state.replica_topology).length, 2);
+    await rig.close();
+  });
+
+  test("DestroyVolume is accepted while a node is away, and what was left goes when it returns", async () => {
+    const rig = await rigWithVolume();
+    await rig.publish(V1, "node-1");
+    rig.cluster.engine("node-3").kill();
+    await rig.look();
+    await call(rig.api, "DestroyVolume", { volume: V1 });
+    await assert.rejects(rig.volume(V1), { kind: "not-found" });
+    rig.cluster.engine("node-3").restart();
+    await rig.settle();
+    assert.deepEqual(rig.core.specs.replicas.all(), []);
+    assert.deepEqual(rig.core.specs.nexuses.all(), []);
+    const left = await rig.store.list(
+      "/openebs.io/mayastor/apis/v0/clusters/test-cluster/namespaces/mayastor/volume/",
+    );
+    assert.deepEqual(left, []);
+    await rig.close();
+  });
+
+  test("CreateVolume leaves nothing behind when there is no room", async () => {
+    const rig = await Rig.start({ nodes: 2 });
+    await rig.createPools();
+    await assert.rejects(rig.createVolume(V1, { replicas: 3 }), { kind: "resource-exhausted" });
+    assert.deepEqual(rig.core.specs.volumes.all(), []);
+    await rig.createVolume(V1, { replicas: 2 });
+    await assert.rejects(rig.createVolume(V1, { replicas: 2 }), { kind: "already-exists" });
+    await rig.close();
+  });
+
+  test("CreateVolume rolls back when an engine refuses its part", async () => {
+    const rig = await Rig.start({ nodes: 2 });
+    await rig.createPools();
+    rig.cluster.fault = ({ node, name }) => {
+      if (node === "node-2" && name === "createReplica") throw refused();
+      return "ok";
+    };
+    await assert.rejects(rig.createVolume(V1, { replicas: 2 }), { kind: "failed-precondition" });
+    assert.deepEqual(rig.core.specs.volumes.all(), []);
+    assert.deepEqual(rig.core.registry.replicas(), []);
+    await rig.close();
+  });
+
+  test("a drained node keeps its replicas and loses its targets", async () => {
+    const rig = await rigWithVolume();
+    await rig.publish(V1, "node-1");
+    await call(rig.api, "DrainNode", { node: "node-1", label: "maintenance" });
+    await rig.passes(3);
+    await rig.clock.advance(121_000);
+    await rig.settle();
+    const { state, spec } = await rig.volume(V1);
+    assert.notEqual(spec.target?.node, "node-1");
+    assert.equal(state.status, "Online");
+    const node = await call(rig.api, "GetNode", { node: "node-1" });
+    assert.deepEqual(node.spec?.cordondrainstate, {
+      drainedstate: { cordonlabels: [], drainlabels: ["maintenance"] },
+    });
+    assert.equal(rig.core.registry.replicas("node-1").length, 1);
+    await rig.close();
+  });
+});
+
+function refused(): Error {
+  return Object.assign(new Error("refused"), { name: "refused" });
+}

@@ -1,0 +1,166 @@
+/**
+ * The replicas of a volume: making further ones, attaching them to its nexus, taking them away.
+ *
+ * Invariant: callers hold the volume's guard.
+ */
+import { errorMessage, SvcError } from "#common/errors.ts";
+import { childUri, type NexusChild, type NexusSpec } from "#common/types/nexus.ts";
+import type { VolumeSpec } from "#common/types/volume.ts";
+import { type Core, nexusInfoOf } from "../context.ts";
+import { addChild, removeChild } from "../nexus/ops.ts";
+import { createReplica, destroyOrDisown, makeAccessible } from "../replica/ops.ts";
+import { explainPools, onDistinctNodes, type PoolItem, selectPools } from "../scheduling/pool.ts";
+import { type ReplicaItem, removalCandidate, sortForAttach } from "../scheduling/replica.ts";
+import { poolItems, replicaItems, replicaRequest } from "../scheduling/snapshot.ts";
+
+/** Pools that may take further replicas, best first, one per node. @throws {SvcError} `resource-exhausted` */
+export function poolCandidates(
+  core: Core,
+  volume: VolumeSpec,
+  need: number,
+  wantedCount: number,
+): PoolItem[] {
+  const items = poolItems(core, volume);
+  const request = replicaRequest(core, volume, wantedCount);
+  const found = onDistinctNodes(selectPools(items, request, core.config));
+  if (found.length >= need) return found;
+  const why = explainPools(items, request, core.config);
+  throw new SvcError(
+    "resource-exhausted",
+    `Not enough suitable pools available, ${found.length}/${need} (${why})`,
+    { fields: { "volume.uuid": volume.uuid } },
+  );
+}
+
+/** Makes up to `count` replicas on the candidates, in order; returns those that worked. */
+export async function createReplicas(
+  core: Core,
+  volume: VolumeSpec,
+  { candidates, count }: { readonly candidates: readonly PoolItem[]; readonly count: number },
+): Promise<{ created: string[]; lastError: unknown }> {
+  const created: string[] = [];
+  let lastError: unknown = null;
+  for (const pool of candidates) {
+    if (created.length >= count) break;
+    const uuid = core.random.uuid();
+    const { size, thin } = volume;
+    try {
+      // Unshared until a target needs it: nobody else may reach it meanwhile.
+      const share = "none";
+      const allowedHosts: string[] = [];
+      const of = {
+        uuid,
+        pool: pool.id,
+        size,
+        thin,
+        volume: volume.uuid,
+        share,
+        allowedHosts,
+      } as const;
+      await createReplica(core, of);
+      created.push(uuid);
+    } catch (error) {
+      lastError = error;
+      const fields = { "volume.uuid": volume.uuid, "pool.id": pool.id, error };
+      core.log.warn("replica cannot be created", fields);
+    }
+  }
+  return { created, lastError };
+}
+
+/** The nexus child over a replica, after making it reachable from the nexus's node. */
+export async function childFor(core: Core, replica: string, node: string): Promise<NexusChild> {
+  const share_uri = await makeAccessible(core, replica, node);
+  return { Replica: { uuid: replica, share_uri } };
+}
+
+/** Adds a replica to the volume's live nexus; its rebuild starts. */
+export async function attachReplica(core: Core, nexus: NexusSpec, replica: string): Promise<void> {
+  const child = await childFor(core, replica, nexus.node);
+  await addChild(core, nexus.uuid, child);
+}
+
+/** Takes the child over a replica out of the nexus, if there is one. */
+export async function detachReplica(core: Core, nexus: NexusSpec, replica: string): Promise<void> {
+  const child = nexus.children.find(
+    (known) => "Replica" in known && known.Replica.uuid === replica,
+  );
+  if (child) await removeChild(core, nexus.uuid, childUri(child));
+}
+
+export type AttachPlan =
+  | { readonly attach: ReplicaItem }
+  | { readonly discard: ReplicaItem }
+  | null;
+
+/** Which replica is attached next; one whose pool cannot hold the rebuild is discarded instead. */
+export async function planAttach(
+  core: Core,
+  volume: VolumeSpec,
+  nexus: NexusSpec,
+): Promise<AttachPlan> {
+  const info = await nexusInfoOf(core, { volume: volume.uuid, nexus: nexus.uuid });
+  const items = replicaItems(core, volume);
+  const [best] = sortForAttach(items, { node: nexus.node, info });
+  if (!best) return null;
+  const largest = Math.max(0, ...items.map((item) => item.allocated ?? 0));
+  const growth = largest - (best.allocated ?? 0);
+  const slack = 16 * 1024 * 1024;
+  if (volume.thin && best.poolFree <= growth + slack) return { discard: best };
+  return { attach: best };
+}
+
+/** The replica to give up, or null when every one is needed. */
+export async function planRemoval(
+  core: Core,
+  volume: VolumeSpec,
+  wanted: number,
+): Promise<ReplicaItem | null> {
+  const target = volume.target;
+  const info = target
+    ? await nexusInfoOf(core, { volume: volume.uuid, nexus: target.nexus })
+    : null;
+  const node = target?.active ? target.node : null;
+  return removalCandidate(replicaItems(core, volume), { node, info, wanted });
+}
+
+/** Detaches and destroys one replica of the volume. */
+export async function removeReplica(
+  core: Core,
+  volume: VolumeSpec,
+  replica: string,
+): Promise<void> {
+  const nexus = volume.target?.active ? core.specs.nexuses.find(volume.target.nexus) : undefined;
+  if (nexus) await detachReplica(core, nexus, replica);
+  await destroyOrDisown(core, replica);
+}
+
+/** One more replica, attached at once when there is a live nexus. */
+export async function addReplica(
+  core: Core,
+  volume: VolumeSpec,
+  wantedCount: number,
+): Promise<string> {
+  const candidates = poolCandidates(core, volume, 1, wantedCount);
+  const { created, lastError } = await createReplicas(core, volume, { candidates, count: 1 });
+  const [replica] = created;
+  if (replica === undefined) {
+    throw new SvcError("resource-exhausted", "Cannot create a further replica: no pool took it", {
+      cause: lastError,
+    });
+  }
+  return replica;
+}
+
+/** Attaches what is there until the nexus has the wanted number of children; errors are for later passes. */
+export async function tryAttach(core: Core, volume: VolumeSpec, replica: string): Promise<void> {
+  const nexus = volume.target?.active ? core.specs.nexuses.find(volume.target.nexus) : undefined;
+  if (!nexus) return;
+  try {
+    await attachReplica(core, nexus, replica);
+  } catch (error) {
+    // The child-count reconciler attaches it as soon as that is possible.
+    const fields = { "volume.uuid": volume.uuid, "replica.uuid": replica };
+    core.log.warn("replica is attached later", { ...fields, reason: errorMessage(error) });
+  }
+}

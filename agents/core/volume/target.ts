@@ -1,0 +1,310 @@
+/**
+ * The target of a volume: publishing, moving it to another node, unpublishing.
+ *
+ * Invariants:
+ * - A new target gets a new nexus uuid, a reservation key made from it and the next pair of controller ids, so
+ *   that the storage itself refuses what an older target still sends.
+ * - Only replicas that the last target's NexusInfo calls healthy may be its children.
+ * - Callers hold the volume's guard.
+ */
+import { errorMessage, SvcError } from "#common/errors.ts";
+import { nodeHostNqn } from "#common/nqn.ts";
+import type { NexusInfo } from "#common/types/cluster.ts";
+import {
+  CONTROLLER_ID_MAX,
+  isShutdown,
+  type NexusChild,
+  type NexusSpec,
+  type NvmfConfig,
+} from "#common/types/nexus.ts";
+import type { TargetConfig, VolumeSpec } from "#common/types/volume.ts";
+import { type Core, deleteNexusInfo, nexusInfoOf } from "../context.ts";
+import {
+  createNexus,
+  destroyNexus,
+  destroyNexusLazily,
+  shareNexus,
+  shutdownNexus,
+} from "../nexus/ops.ts";
+import { selectNodes } from "../scheduling/node.ts";
+import { type ReplicaItem, selectForNexus } from "../scheduling/replica.ts";
+import { nexusesOfVolume, nodeItems, replicaItems } from "../scheduling/snapshot.ts";
+import { childFor } from "./replicas.ts";
+
+const CONTROLLER_IDS = 2;
+
+/** The low 64 bits of a uuid. */
+export function reservationKeyOf(nexus: string): bigint {
+  return BigInt(`0x${nexus.replaceAll("-", "").slice(16)}`);
+}
+
+/** The pair of controller ids after the last target's; back to the first past the end. */
+export function nextControllerIds(last: NvmfConfig | null): { start: number; end: number } {
+  const start = last === null ? 1 : last.controllerIdRange.end + 1;
+  const end = start + CONTROLLER_IDS - 1;
+  return end > CONTROLLER_ID_MAX ? { start: 1, end: CONTROLLER_IDS } : { start, end };
+}
+
+export function nextNvmfConfig(nexus: string, last: NvmfConfig | null): NvmfConfig {
+  const key = reservationKeyOf(nexus);
+  return {
+    controllerIdRange: nextControllerIds(last),
+    reservationKey: key <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(key) : key,
+    reservationType: "ExclusiveAccess",
+    preemptPolicy: "Holder",
+  };
+}
+
+export type PublishRequest = {
+  readonly node: string | null;
+  readonly protocol: "nvmf" | "iscsi";
+  readonly publishContext: Readonly<Record<string, string>>;
+  readonly frontendNodes: readonly string[];
+};
+
+function checkProtocol(protocol: string): asserts protocol is "nvmf" {
+  if (protocol !== "nvmf") {
+    throw new SvcError("invalid-argument", `Cannot share over ${protocol}: only nvmf is supported`);
+  }
+}
+
+/** Hosts that may connect, as the target's access list asks for. */
+function allowedHosts(core: Core, target: TargetConfig): string[] {
+  if (!core.config.hostsAcl.nexuses) return [];
+  return target.frontend.host_acl.map((entry) => entry.node_nqn);
+}
+
+/** What the last target's nexus knew of the replicas; null when there never was one, or no trace is left. */
+export async function lastNexusInfo(core: Core, volume: VolumeSpec): Promise<NexusInfo | null> {
+  const nexus = volume.target?.nexus ?? volume.last_nexus_id;
+  return nexus === null ? null : await nexusInfoOf(core, { volume: volume.uuid, nexus });
+}
+
+/** Nodes whose nexus of this volume could not be shut down. */
+function suspectNodes(core: Core, volume: VolumeSpec): string[] {
+  return nexusesOfVolume(core, volume.uuid)
+    .filter((nexus) => nexus.status_info.shutdown_failed)
+    .map((nexus) => nexus.node);
+}
+
+/** @throws {SvcError} `failed-precondition` (VolumeNoReplicas) */
+export async function nexusReplicas(
+  core: Core,
+  volume: VolumeSpec,
+  node: string,
+): Promise<ReplicaItem[]> {
+  const info = await lastNexusInfo(core, volume);
+  const chosen = selectForNexus(replicaItems(core, volume), {
+    node,
+    size: volume.size,
+    replicaCount: volume.num_replicas,
+    info,
+    suspectNodes: suspectNodes(core, volume),
+  });
+  if (chosen.length > 0) return chosen;
+  const why = info === null ? "no online replica" : "no online replica that is known healthy";
+  throw new SvcError(
+    "failed-precondition",
+    `Cannot make a target of volume ${volume.uuid}: ${why}`,
+  );
+}
+
+/** @throws {SvcError} `resource-exhausted`, `failed-precondition`, `not-found` */
+function chooseNode(
+  core: Core,
+  volume: VolumeSpec,
+  { node, leaving }: { readonly node: string | null; readonly leaving: string | null },
+): string {
+  if (node !== null && volume.affinity_group === null && leaving === null) {
+    core.specs.nodes.get(node);
+    core.registry.engine(node); // must be online; an explicit wish overrules a cordon
+    return node;
+  }
+  const items = nodeItems(core, volume);
+  const preferred = node ?? items.find((item) => item.hasReplica)?.id ?? null;
+  const [best] = selectNodes(items, { preferred, leaving });
+  if (best) return best.id;
+  throw new SvcError(
+    "resource-exhausted",
+    `Cannot make a target of volume ${volume.uuid}: no suitable node (online, not cordoned, without another target of it)`,
+  );
+}
+
+/** Creates and shares the nexus of a target; on failure nothing of it stays. */
+async function buildTarget(core: Core, volume: VolumeSpec, target: TargetConfig): Promise<void> {
+  const replicas = await nexusReplicas(core, volume, target.node);
+  const children: NexusChild[] = [];
+  for (const replica of replicas) {
+    try {
+      children.push(await childFor(core, replica.uuid, target.node));
+    } catch (error) {
+      const fields = { "volume.uuid": volume.uuid, "replica.uuid": replica.uuid };
+      core.log.warn("replica cannot be used", { ...fields, reason: errorMessage(error) });
+      if (children.length === 0 && replica === replicas.at(-1)) throw error;
+    }
+  }
+  const { uuid, size } = volume;
+  const { node, nexus, config } = target;
+  await createNexus(core, { uuid: nexus, node, children, size, owner: uuid, config });
+  if (target.protocol === null) return;
+  try {
+    await shareNexus(core, nexus, allowedHosts(core, target));
+  } catch (error) {
+    await destroyNexusLazily(core, nexus);
+    throw error;
+  }
+}
+
+export async function publish(
+  core: Core,
+  volume: VolumeSpec,
+  request: PublishRequest,
+): Promise<void> {
+  const { specs, random, log } = core;
+  const { uuid } = volume;
+  if (volume.target?.active) {
+    throw new SvcError("already-published", `Volume ${uuid} is already published`, {
+      fields: { "node.id": volume.target.node },
+    });
+  }
+  checkProtocol(request.protocol);
+  const node = chooseNode(core, volume, { node: request.node, leaving: null });
+  await nexusReplicas(core, volume, node); // fails before anything is written down
+  const nexus = random.uuid();
+  const config: TargetConfig = {
+    node,
+    nexus,
+    protocol: request.protocol,
+    active: true,
+    config: nextNvmfConfig(nexus, volume.target?.config ?? null),
+    frontend: {
+      host_acl: request.frontendNodes.map((name) => ({
+        node_name: name,
+        node_nqn: core.specs.nodes.find(name)?.node_nqn ?? nodeHostNqn(name),
+      })),
+    },
+  };
+  const context =
+    Object.keys(request.publishContext).length > 0 ? { ...request.publishContext } : null;
+  const last = volume.target?.nexus ?? volume.last_nexus_id;
+  await specs.volumes.carryOut(uuid, { Publish2: { config, publish_context: context } }, () =>
+    buildTarget(core, volume, config),
+  );
+  log.info("volume published", { "volume.uuid": uuid, "nexus.uuid": nexus, "node.id": node });
+  if (last !== null) await forgetInfo(core, uuid, last);
+}
+
+/** The new nexus has its own NexusInfo: the old one is of no use any more. */
+async function forgetInfo(core: Core, volume: string, nexus: string): Promise<void> {
+  try {
+    await deleteNexusInfo(core, { volume, nexus });
+  } catch (error) {
+    core.log.warn("old NexusInfo stays", { "nexus.uuid": nexus, error }); // harmless: nobody reads it
+  }
+}
+
+export type RepublishRequest = {
+  readonly node: string | null;
+  readonly protocol: "nvmf" | "iscsi";
+  readonly reuseExisting: boolean;
+  /** The node that asks; "" is nobody. */
+  readonly frontendNode: string;
+};
+
+export type Recreate = (volume: VolumeSpec, nexus: NexusSpec) => Promise<boolean>;
+
+/**
+ * Moves the target to another node, or keeps the present one when it works (or can be made to) and may be reused.
+ * `recreate` makes a lost nexus again on its own node and says whether it now serves.
+ */
+export async function republish(
+  core: Core,
+  volume: VolumeSpec,
+  request: RepublishRequest,
+  recreate: Recreate,
+): Promise<void> {
+  const { specs, random, log } = core;
+  const { uuid, target } = volume;
+  checkProtocol(request.protocol);
+  if (!target?.active) throw new SvcError("not-published", `Volume ${uuid} is not published`);
+  checkFrontend(volume, target, request.frontendNode);
+  const old = specs.nexuses.find(target.nexus);
+  const reusable = old && !isShutdown(old) && (request.node ?? target.node) === target.node;
+  if (request.reuseExisting && reusable) {
+    if (await recreate(volume, old)) return;
+    log.info("present target cannot be reused", { "volume.uuid": uuid, "node.id": target.node });
+  }
+  const node = chooseNode(core, volume, { node: request.node, leaving: target.node });
+  if (old) await shutdownNexus(core, old.uuid);
+  const nexus = random.uuid();
+  const config: TargetConfig = {
+    ...target,
+    node,
+    nexus,
+    protocol: request.protocol,
+    active: true,
+    config: nextNvmfConfig(nexus, target.config),
+  };
+  await specs.volumes.carryOut(uuid, { Republish: { config } }, () =>
+    buildTarget(core, volume, config),
+  );
+  log.info("volume republished", { "volume.uuid": uuid, "nexus.uuid": nexus, "node.id": node });
+  await forgetInfo(core, uuid, target.nexus);
+}
+
+function checkFrontend(volume: VolumeSpec, target: TargetConfig, frontendNode: string): void {
+  const acl = target.frontend.host_acl;
+  if (acl.length === 0 || frontendNode === "") return;
+  if (acl.some((entry) => entry.node_name === frontendNode)) return;
+  throw new SvcError(
+    "permission-denied",
+    `Volume ${volume.uuid} is not published to node ${frontendNode}`,
+  );
+}
+
+/**
+ * Takes the target away. Without `force` its node must answer; with it a node that a probe
+ * finds dead is left to garbage collection.
+ */
+export async function unpublish(
+  core: Core,
+  volume: VolumeSpec,
+  options: { readonly force: boolean; readonly isDown: (node: string) => Promise<boolean> },
+): Promise<void> {
+  const { specs, log } = core;
+  const { uuid, target } = volume;
+  if (!target?.active) throw new SvcError("not-published", `Volume ${uuid} is not published`);
+  const { nexus, node } = target;
+  const lazy = options.force && (await options.isDown(node));
+  await specs.volumes.carryOut(uuid, "Unpublish", async () => {
+    if (lazy) await destroyNexusLazily(core, nexus);
+    else await destroyNexus(core, nexus);
+  });
+  log.info("volume unpublished", { "volume.uuid": uuid, "nexus.uuid": nexus, lazy });
+}
+
+/** Shares the target again under the present access list. Returns the device URI. */
+export async function shareTarget(
+  core: Core,
+  volume: VolumeSpec,
+  {
+    protocol,
+    frontendHosts,
+  }: { readonly protocol: string; readonly frontendHosts: readonly string[] },
+): Promise<string> {
+  checkProtocol(protocol);
+  const { uuid, target } = volume;
+  if (!target?.active) throw new SvcError("not-published", `Volume ${uuid} is not published`);
+  if (target.protocol !== null) {
+    throw new SvcError(
+      "already-shared",
+      `Volume ${uuid} is already shared over ${target.protocol}`,
+    );
+  }
+  const hosts =
+    frontendHosts.length > 0 ? frontendHosts.map(nodeHostNqn) : allowedHosts(core, target);
+  const state = await core.specs.volumes.carryOut(uuid, { Share: "nvmf" }, () =>
+    shareNexus(core, target.nexus, core.config.hostsAcl.nexuses ? hosts : []),
+  );
+  return state.deviceUri;
+}
