@@ -72,7 +72,9 @@ export class RestClient {
   async unpublish(id: string): Promise<Volume> {
     return (await this.request("DELETE", `/volumes/${id}/target`)) as Volume;
   }
+  /** Offers a replica to any host; one that is shared already (with its nexus only) is shared anew. */
   async shareReplica(replica: Replica): Promise<string> {
+    if (replica.share !== "none") await this.unshareReplica(replica);
     const path = `/nodes/${replica.node}/pools/${replica.pool}/replicas/${replica.uuid}/share/nvmf`;
     return (await this.request("PUT", path)) as string;
   }

@@ -24,7 +24,7 @@ export interface VerifyEvent {
   readonly reads?: number;
   readonly blocks?: number;
   readonly mib?: number;
-  readonly crc32c?: string;
+  readonly hash?: string;
   readonly [field: string]: unknown;
 }
 
@@ -101,6 +101,6 @@ export async function digest(uri: string, bytes: number, offsetBytes: number): P
   ]);
   return finished.events
     .filter((event) => event.event === "digest")
-    .map((event) => event.crc32c)
+    .map((event) => event.hash)
     .join(" ");
 }
