@@ -45,6 +45,13 @@ async function until<T>(what: string, look: () => Promise<T | null>): Promise<T>
   throw new Error(`Waited ${WAIT_MS} ms in vain for ${what}`);
 }
 
+/** What is wrong with it, the kind it is refused with, and the call. */
+type Case = readonly [string, string, () => Promise<unknown>];
+
+async function rejectEach(cases: readonly Case[]): Promise<void> {
+  for (const [what, kind, call] of cases) await assert.rejects(call, { kind }, what);
+}
+
 function isClean(disk: string): boolean {
   const bytes = Buffer.alloc(4);
   const fd = openSync(disk, "r");
@@ -169,13 +176,13 @@ describe("io-engine", { skip: etcdMissing(), timeout: 600_000 }, () => {
         writer.events.some((event) => event.event === "progress") ? true : null,
       );
       await end(b, "kill");
-      const degraded = await until("the nexus to be Degraded", async () => {
-        const seen = await nexusOn(a, id);
-        return seen.state === NexusState.NEXUS_DEGRADED ? seen : null;
+      const faulted = await until("the child to be Faulted", async () => {
+        const { children } = await nexusOn(a, id);
+        const child = children.find((one) => one.uri === remote.uri);
+        return child?.state === ChildState.FAULTED ? child : null;
       });
-      const faulted = degraded.children.find((child) => child.uri === remote.uri);
-      assert.equal(faulted?.state, ChildState.CHILD_STATE_FAULTED);
-      assert.equal(faulted?.hasIoLog, true);
+      assert.equal((await nexusOn(a, id)).state, NexusState.NEXUS_DEGRADED);
+      assert.equal(faulted.hasIoLog, true);
       await until("the fault in etcd", async () => {
         const record = JSON.stringify(await info(key));
         return record.includes(`{"healthy":false,"uuid":"${uuid(2)}"}`) ? record : null;
@@ -257,22 +264,50 @@ describe("io-engine", { skip: etcdMissing(), timeout: 600_000 }, () => {
   test("answers each bad pool request with its own code", async () => {
     const file = disk("bad-pool");
     await a.pool.createPool({ name: "bad-pool", disks: [file] });
-    const cases: [string, string, Promise<unknown>][] = [
-      ["no disk", "invalid-argument", a.pool.createPool({ name: "x", disks: [] })],
-      ["two disks", "invalid-argument", a.pool.createPool({ name: "x", disks: ["/a", "/b"] })],
-      ["no name", "invalid-argument", a.pool.createPool({ name: "", disks: [file] })],
-      ["missing disk", "invalid-argument", a.pool.createPool({ name: "x", disks: ["/none"] })],
-      ["bad scheme", "invalid-argument", a.pool.createPool({ name: "x", disks: ["iscsi:///x"] })],
-      ["bad query", "invalid-argument", a.pool.createPool({ name: "x", disks: [`${file}?no=1`] })],
-      ["bad uuid", "invalid-argument", a.pool.createPool({ name: "x", disks: [file], uuid: "z" })],
-      ["loaded", "already-exists", a.pool.createPool({ name: "bad-pool", disks: [file] })],
-      ["disk in use", "invalid-argument", a.pool.createPool({ name: "other", disks: [file] })],
-      ["other disk", "invalid-argument", a.pool.createPool({ name: "bad-pool", disks: ["/x"] })],
-      ["not loaded", "not-found", a.pool.destroyPool({ name: "never" })],
-      ["not loaded", "not-found", a.pool.exportPool({ name: "never" })],
-      ["grow", "unimplemented", a.pool.growPool({ name: "bad-pool" })],
+    const cases: Case[] = [
+      ["no disk", "invalid-argument", () => a.pool.createPool({ name: "x", disks: [] })],
+      [
+        "two disks",
+        "invalid-argument",
+        () => a.pool.createPool({ name: "x", disks: ["/a", "/b"] }),
+      ],
+      ["no name", "invalid-argument", () => a.pool.createPool({ name: "", disks: [file] })],
+      [
+        "missing disk",
+        "invalid-argument",
+        () => a.pool.createPool({ name: "x", disks: ["/none"] }),
+      ],
+      [
+        "bad scheme",
+        "invalid-argument",
+        () => a.pool.createPool({ name: "x", disks: ["iscsi:///x"] }),
+      ],
+      [
+        "bad query",
+        "invalid-argument",
+        () => a.pool.createPool({ name: "x", disks: [`${file}?no=1`] }),
+      ],
+      [
+        "bad uuid",
+        "invalid-argument",
+        () => a.pool.createPool({ name: "x", disks: [file], uuid: "z" }),
+      ],
+      ["loaded", "already-exists", () => a.pool.createPool({ name: "bad-pool", disks: [file] })],
+      [
+        "disk in use",
+        "invalid-argument",
+        () => a.pool.createPool({ name: "other", disks: [file] }),
+      ],
+      [
+        "other disk",
+        "invalid-argument",
+        () => a.pool.createPool({ name: "bad-pool", disks: ["/x"] }),
+      ],
+      ["not loaded", "not-found", () => a.pool.destroyPool({ name: "never" })],
+      ["not loaded", "not-found", () => a.pool.exportPool({ name: "never" })],
+      ["grow", "unimplemented", () => a.pool.growPool({ name: "bad-pool" })],
     ];
-    for (const [what, kind, call] of cases) await assert.rejects(call, { kind }, what);
+    await rejectEach(cases);
     await a.pool.exportPool({ name: "bad-pool" });
     await assert.rejects(a.pool.createPool({ name: "other", disks: [file] }), (error: unknown) => {
       assert.ok(isKind(error, "invalid-argument"));
@@ -289,34 +324,36 @@ describe("io-engine", { skip: etcdMissing(), timeout: 600_000 }, () => {
         ...{ pooluuid: fields.pool ?? "bad-rep", size: fields.size ?? SIZE },
       });
     await make({});
-    const cases: [string, string, Promise<unknown>][] = [
-      ["uuid taken", "already-exists", make({ name: "other" })],
-      ["name taken", "already-exists", make({ id: uuid(5) })],
-      ["bad uuid", "invalid-argument", make({ id: "r1" })],
-      ["size 0", "invalid-argument", make({ id: uuid(6), name: "r6", size: 0n })],
-      ["too large", "invalid-argument", make({ id: uuid(6), name: "r6", size: 1n << 40n })],
-      ["full", "resource-exhausted", make({ id: uuid(6), name: "r6", size: 200n << 20n })],
-      ["no pool", "failed-precondition", make({ id: uuid(6), name: "r6", pool: "never" })],
-      ["no replica", "not-found", a.replica.destroyReplica({ uuid: uuid(99) })],
-      ["no replica", "not-found", a.replica.shareReplica({ uuid: uuid(99), share: 1 })],
-      ["protocol", "invalid-argument", a.replica.shareReplica({ uuid: uuid(4), share: 0 })],
+    const cases: Case[] = [
+      ["uuid taken", "already-exists", () => make({ name: "other" })],
+      ["name taken", "already-exists", () => make({ id: uuid(5) })],
+      ["bad uuid", "invalid-argument", () => make({ id: "r1" })],
+      ["size 0", "invalid-argument", () => make({ id: uuid(6), name: "r6", size: 0n })],
+      ["too large", "invalid-argument", () => make({ id: uuid(6), name: "r6", size: 1n << 40n })],
+      ["full", "resource-exhausted", () => make({ id: uuid(6), name: "r6", size: 200n << 20n })],
+      ["no pool", "failed-precondition", () => make({ id: uuid(6), name: "r6", pool: "never" })],
+      ["no replica", "not-found", () => a.replica.destroyReplica({ uuid: uuid(99) })],
+      ["no replica", "not-found", () => a.replica.shareReplica({ uuid: uuid(99), share: 1 })],
+      ["protocol", "invalid-argument", () => a.replica.shareReplica({ uuid: uuid(4), share: 0 })],
       [
         "bad host",
         "invalid-argument",
-        a.replica.shareReplica({ uuid: uuid(4), share: 1, allowedHosts: ["me"] }),
+        () => a.replica.shareReplica({ uuid: uuid(4), share: 1, allowedHosts: ["me"] }),
       ],
       [
         "pool missing",
         "failed-precondition",
-        a.replica.destroyReplica({ uuid: uuid(4), pool: { case: "poolName", value: "never" } }),
+        () =>
+          a.replica.destroyReplica({ uuid: uuid(4), pool: { case: "poolName", value: "never" } }),
       ],
       [
         "other pool",
         "aborted",
-        a.replica.destroyReplica({ uuid: uuid(4), pool: { case: "poolName", value: "pool-a" } }),
+        () =>
+          a.replica.destroyReplica({ uuid: uuid(4), pool: { case: "poolName", value: "pool-a" } }),
       ],
     ];
-    for (const [what, kind, call] of cases) await assert.rejects(call, { kind }, what);
+    await rejectEach(cases);
     const children = [`bdev:///${uuid(4)}?uuid=${uuid(4)}`];
     await a.nexus.createNexus({ name: "busy", uuid: uuid(12), size: SIZE, children });
     const busy = { kind: "failed-precondition", message: /in use by/ };
@@ -346,45 +383,57 @@ describe("io-engine", { skip: etcdMissing(), timeout: 600_000 }, () => {
         },
       });
     await make({});
-    const cases: [string, string, Promise<unknown>][] = [
-      ["exists", "already-exists", make({})],
-      ["bad uuid", "invalid-argument", make({ id: "n1" })],
-      ["size 0", "invalid-argument", make({ id: uuid(14), size: 0n })],
-      ["no child", "invalid-argument", make({ id: uuid(14), children: [] })],
-      ["no such child", "invalid-argument", make({ id: uuid(14), children: ["bdev:///none"] })],
-      ["cntlids", "invalid-argument", make({ id: uuid(14), maxCntlId: 1 })],
-      ["unknown", "not-found", a.nexus.destroyNexus({ uuid: uuid(98) })],
-      ["unknown", "not-found", a.nexus.publishNexus({ uuid: uuid(98), share: 1 })],
-      ["protocol", "invalid-argument", a.nexus.publishNexus({ uuid: uuid(13), share: 0 })],
-      ["key", "invalid-argument", a.nexus.publishNexus({ uuid: uuid(13), share: 1, key: "k" })],
-      ["not published", "invalid-argument", a.nexus.getNvmeAnaState({ uuid: uuid(13) })],
+    const cases: Case[] = [
+      ["exists", "already-exists", () => make({})],
+      ["bad uuid", "invalid-argument", () => make({ id: "n1" })],
+      ["size 0", "invalid-argument", () => make({ id: uuid(14), size: 0n })],
+      ["no child", "invalid-argument", () => make({ id: uuid(14), children: [] })],
+      [
+        "no such child",
+        "invalid-argument",
+        () => make({ id: uuid(14), children: ["bdev:///none"] }),
+      ],
+      ["cntlids", "invalid-argument", () => make({ id: uuid(14), maxCntlId: 1 })],
+      ["unknown", "not-found", () => a.nexus.destroyNexus({ uuid: uuid(98) })],
+      ["unknown", "not-found", () => a.nexus.publishNexus({ uuid: uuid(98), share: 1 })],
+      ["protocol", "invalid-argument", () => a.nexus.publishNexus({ uuid: uuid(13), share: 0 })],
+      [
+        "key",
+        "invalid-argument",
+        () => a.nexus.publishNexus({ uuid: uuid(13), share: 1, key: "k" }),
+      ],
+      ["not published", "invalid-argument", () => a.nexus.getNvmeAnaState({ uuid: uuid(13) })],
       [
         "block sizes",
         "invalid-argument",
-        a.nexus.addChildNexus({ uuid: uuid(13), uri: "bdev:///m1", norebuild: true }),
+        () => a.nexus.addChildNexus({ uuid: uuid(13), uri: "bdev:///m1", norebuild: true }),
       ],
       [
         "last child",
         "failed-precondition",
-        a.nexus.removeChildNexus({ uuid: uuid(13), uri: "bdev:///m0" }),
+        () => a.nexus.removeChildNexus({ uuid: uuid(13), uri: "bdev:///m0" }),
       ],
       [
         "last healthy",
         "failed-precondition",
-        a.nexus.faultNexusChild({ uuid: uuid(13), uri: "bdev:///m0" }),
+        () => a.nexus.faultNexusChild({ uuid: uuid(13), uri: "bdev:///m0" }),
       ],
       [
         "no rebuild",
         "not-found",
-        a.nexus.getRebuildState({ nexusUuid: uuid(13), uri: "bdev:///m0" }),
+        () => a.nexus.getRebuildState({ nexusUuid: uuid(13), uri: "bdev:///m0" }),
       ],
-      ["bdev in use", "failed-precondition", a.bdev.destroy({ uri: "malloc:///m0?size_mb=64" })],
-      ["bdev taken", "already-exists", a.bdev.create({ uri: "malloc:///m0?size_mb=64" })],
-      ["bdev missing", "not-found", a.bdev.share({ name: "none", protocol: 1 })],
-      ["bdev missing", "not-found", a.bdev.list({ name: "none" })],
-      ["bdev uri", "invalid-argument", a.bdev.create({ uri: "malloc:///m2" })],
+      [
+        "bdev in use",
+        "failed-precondition",
+        () => a.bdev.destroy({ uri: "malloc:///m0?size_mb=64" }),
+      ],
+      ["bdev taken", "already-exists", () => a.bdev.create({ uri: "malloc:///m0?size_mb=64" })],
+      ["bdev missing", "not-found", () => a.bdev.share({ name: "none", protocol: 1 })],
+      ["bdev missing", "not-found", () => a.bdev.list({ name: "none" })],
+      ["bdev uri", "invalid-argument", () => a.bdev.create({ uri: "malloc:///m2" })],
     ];
-    for (const [what, kind, call] of cases) await assert.rejects(call, { kind }, what);
+    await rejectEach(cases);
     const shut = await a.nexus.shutdownNexus({ uuid: uuid(13) });
     assert.equal(shut.nexus?.state, NexusState.NEXUS_SHUTDOWN);
     await a.nexus.shutdownNexus({ uuid: uuid(13) });

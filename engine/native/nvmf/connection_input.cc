@@ -32,7 +32,8 @@ bool Connection::receive() {
   CHECK(end_ < input_size_);
   ssize_t got = 0;
   const size_t space = input_size_ - end_;
-  if (sink_remaining_ > 0) {  // end_ == begin_: the input holds nothing but what follows the payload
+  if (sink_remaining_ >
+      0) {  // end_ == begin_: the input holds nothing but what follows the payload
     CHECK(begin_ == end_);
     begin_ = end_ = 0;
     const iovec parts[2] = {{sink_->buffer + sink_->received, sink_remaining_},
@@ -84,9 +85,9 @@ bool Connection::process_pdu() noexcept {
   PduHeader header;
   std::memcpy(&header, pdu, sizeof(header));
   // Data is bounded by what was offered; header, digests and padding come on top.
-  const uint32_t data_limit =
-      header.type == kPduH2cData ? options_.max_h2c_bytes
-                                 : std::max(kAdminCapsuleBytes, options_.in_capsule_bytes);
+  const uint32_t data_limit = header.type == kPduH2cData
+                                  ? options_.max_h2c_bytes
+                                  : std::max(kAdminCapsuleBytes, options_.in_capsule_bytes);
   PduLayout layout;
   const auto fault = check_header(header, PduDirection::kToController, in_format_,
                                   data_limit + 2 * kMaxHeaderSize, &layout);
@@ -373,9 +374,10 @@ void Connection::fail_connection(const PduFault& fault, const void* offending,
                                  size_t length) noexcept {
   if (closing()) return;
   close_reason_ = describe_pdu_error(fault.error);
-  // Only one control PDU can be under way; an unfinished ICResp or Connect answer means that the
-  // host does not read, and would not read this either.
-  if (control_busy_) return close(close_reason_);
+  // Only one control PDU can be under way: an ICResp of this very turn goes first. One that stays
+  // unfinished means that the host does not read, and would not read this either.
+  if (control_busy_) flush();
+  if (control_busy_ || !socket_) return close(close_reason_);
   send_control(encode_term_request(kPduC2hTermReq, fault, offending, length, control_));
   flush();
   if (control_busy_ || !socket_) return close(close_reason_);
