@@ -159,7 +159,7 @@ export class LocalCluster {
   }
 
   #node(main: string, ...args: readonly string[]): string[] {
-    return [process.execPath, "--import", "tsx", main, ...args];
+    return [process.execPath, main, ...args]; // Node 24 runs typed sources itself
   }
 
   startEtcd(): void {

@@ -19,7 +19,7 @@ export interface VerifyEvent {
   readonly p999_us?: number;
   readonly max_us?: number;
   readonly stall_ms?: number;
-  readonly max_stall_ms?: number;
+  readonly longest_stall_ms?: number;
   readonly writes?: number;
   readonly reads?: number;
   readonly blocks?: number;
@@ -94,13 +94,28 @@ export class VerifyIo {
   }
 }
 
-/** One number for the first `bytes` of a device from `offsetBytes` on, to compare replicas. */
-export async function digest(uri: string, bytes: number, offsetBytes: number): Promise<string> {
+/**
+ * A digest for each MiB of `bytes` from `offsetBytes` on, to compare replicas byte by byte.
+ * @throws if the tool did not read every MiB
+ */
+export async function digest(uri: string, bytes: number, offsetBytes: number): Promise<string[]> {
   const finished = await VerifyIo.run([
     ...["digest", "--uri", uri, "--bytes", String(bytes), "--offset-bytes", String(offsetBytes)],
   ]);
-  return finished.events
+  const hashes = finished.events
     .filter((event) => event.event === "digest")
-    .map((event) => event.hash)
-    .join(" ");
+    .map((event) => event.hash);
+  if (hashes.length !== Math.ceil(bytes / (1024 * 1024))) {
+    throw new Error(`Cannot compare ${uri}: ${hashes.length} digests for ${bytes} bytes`);
+  }
+  return hashes.map((hash) => {
+    if (typeof hash !== "string") throw new Error(`Cannot compare ${uri}: a digest has no hash`);
+    return hash;
+  });
+}
+
+/** The MiB in which two replicas differ; empty when they are identical. */
+export function differingMiB(one: readonly string[], other: readonly string[]): number[] {
+  const longer = Math.max(one.length, other.length);
+  return Array.from({ length: longer }, (_, mib) => mib).filter((mib) => one[mib] !== other[mib]);
 }

@@ -2,7 +2,14 @@ import assert from "node:assert/strict";
 import path from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { startCluster, startWriter, untilOnline, verifyReplicas } from "../support/cluster.ts";
+import { VerifyIo } from "../../hack/quickstart/verify_io.ts";
+import {
+  REPLICA_DATA_OFFSET,
+  startCluster,
+  startWriter,
+  untilOnline,
+  verifyReplicas,
+} from "../support/cluster.ts";
 
 const VOLUME = "4b4b2a0c-6a2e-4a52-9c31-2f2f8f3f7a01";
 const MIB = 1024 * 1024;
@@ -37,4 +44,15 @@ test("killing any engine 20 times during writes loses no acknowledged write and 
   await untilOnline(cluster, VOLUME);
   await cluster.rest.unpublish(VOLUME);
   await verifyReplicas(cluster, AREA, journal);
+
+  // The check itself: one foreign block on one replica must be found.
+  const [replica] = await cluster.rest.replicas();
+  assert.ok(replica);
+  const replicaUri = await cluster.rest.shareReplica(replica);
+  await VerifyIo.run([
+    ...["write", "--uri", replicaUri, "--bytes", "4KiB", "--seconds", "0.2", "--seed", "99"],
+    ...["--offset-bytes", String(REPLICA_DATA_OFFSET + 17 * MIB)],
+    ...["--journal", path.join(cluster.folder, "foreign")],
+  ]);
+  await assert.rejects(verifyReplicas(cluster, AREA, journal), /differs in MiB|mismatch/);
 });
