@@ -93,6 +93,7 @@ export class ManualClock implements Clock {
 
   /** Moves time forward, waking sleepers in the order of their times. */
   async advance(ms: number): Promise<void> {
+    await settleTurns(); // what was set off before may still be on its way to sleep
     const endMs = this.#nowMs + ms;
     for (;;) {
       const next = this.#sleepers
@@ -102,9 +103,14 @@ export class ManualClock implements Clock {
       this.#sleepers = this.#sleepers.filter((other) => other !== next);
       this.#nowMs = Math.max(this.#nowMs, next.atMs);
       next.wake();
-      for (let turn = 0; turn < 20; turn++) await Promise.resolve();
+      await settleTurns();
     }
     this.#nowMs = endMs;
-    for (let turn = 0; turn < 20; turn++) await Promise.resolve();
+    await settleTurns();
   }
+}
+
+/** Lets promises that are ready run on; more turns than any chain of ours is deep. */
+async function settleTurns(): Promise<void> {
+  for (let turn = 0; turn < 20; turn++) await Promise.resolve();
 }

@@ -59,6 +59,9 @@ export function helpText(program: string, table: OptionTable): string {
   return [`Usage: ${program} [options]`, "", "Options:", ...lines, ""].join("\n");
 }
 
+/** `-p=value` means the same as `-pvalue`; published manifests write both. */
+const SHORT_WITH_EQUALS = /^(-[A-Za-z])=/;
+
 function parseOne(name: string, option: Option<unknown>, given: string): unknown {
   try {
     return option.parse(given);
@@ -84,7 +87,11 @@ export function parseOptions<const Table extends OptionTable>(
   }
   let given: Record<string, string | boolean | (string | boolean)[] | undefined>;
   try {
-    given = parseArgs({ args: [...args], options: wanted, allowPositionals: false }).values;
+    given = parseArgs({
+      args: args.map((arg) => arg.replace(SHORT_WITH_EQUALS, "$1")),
+      options: wanted,
+      allowPositionals: false,
+    }).values;
   } catch (error) {
     throw new SvcError("invalid-argument", `Cannot read options: ${errorMessage(error)}`, {
       cause: error,

@@ -3,7 +3,8 @@
  *
  * Why: support bundles and alerts select on fields, so a value never hides in the text.
  * Invariants: `component` is on every line; errors become {kind, message, stack} under their key;
- * bigint becomes a decimal string. Level from LOG_LEVEL (default info).
+ * bigint becomes a decimal string. Level from LOG_LEVEL, or RUST_LOG as published manifests set
+ * it (default info).
  */
 import { pino } from "pino";
 import { SvcError } from "./errors.ts";
@@ -37,7 +38,7 @@ function encodeFields(fields: LogFields): Record<string, unknown> {
 
 /** Makes the log of one component, e.g. `createLog("agent-core")`. */
 export function createLog(component: string): Log {
-  const wanted = process.env["LOG_LEVEL"] ?? "info";
+  const wanted = process.env["LOG_LEVEL"] ?? process.env["RUST_LOG"] ?? "info";
   const logger = pino({
     level: LEVELS.includes(wanted) ? wanted : "info",
     base: { component },

@@ -98,10 +98,10 @@ for (const { name, skip, make } of RIGS) {
 
     test("txn() applies one branch or the other", async () => {
       const created = { target: "create", key: "/t", is: 0n } as const;
-      const then = [{ op: "put", key: "/t", value: "new" }] as const;
+      const apply = [{ op: "put", key: "/t", value: "new" }] as const;
       const otherwise = [{ op: "put", key: "/t/lost", value: "yes" }] as const;
-      assert.equal(await store.txn({ when: [created], then, otherwise }), true);
-      assert.equal(await store.txn({ when: [created], then, otherwise }), false);
+      assert.equal(await store.txn({ when: [created], apply, otherwise }), true);
+      assert.equal(await store.txn({ when: [created], apply, otherwise }), false);
       assert.equal((await store.get("/t"))?.value, "new");
       assert.equal((await store.get("/t/lost"))?.value, "yes");
     });
@@ -113,10 +113,10 @@ for (const { name, skip, make } of RIGS) {
       const put = (value: string) => [{ op: "put", key: "/cas", value }] as const;
       const { modRevision } = entry;
       const mod = { target: "mod", key: "/cas", is: modRevision } as const;
-      assert.equal(await store.txn({ when: [mod], then: put("2") }), true);
-      assert.equal(await store.txn({ when: [mod], then: put("3") }), false);
+      assert.equal(await store.txn({ when: [mod], apply: put("2") }), true);
+      assert.equal(await store.txn({ when: [mod], apply: put("3") }), false);
       const value = { target: "value", key: "/cas", is: "2" } as const;
-      assert.equal(await store.txn({ when: [value], then: put("4") }), true);
+      assert.equal(await store.txn({ when: [value], apply: put("4") }), true);
       assert.equal((await store.get("/cas"))?.value, "4");
     });
 
@@ -125,7 +125,7 @@ for (const { name, skip, make } of RIGS) {
       await store.put("/leased", "", { lease: id });
       assert.equal((await store.get("/leased"))?.lease, id);
       const holds = (key: string, is: bigint) =>
-        store.txn({ when: [{ target: "lease", key, is }], then: [] });
+        store.txn({ when: [{ target: "lease", key, is }], apply: [] });
       assert.equal(await holds("/leased", id), true);
       assert.equal(await holds("/leased", id + 1n), false);
       assert.equal(await holds("/no-such-key", id), false);

@@ -193,12 +193,12 @@ export class EtcdStore implements ObjectStore {
     }
   }
 
-  async txn({ when, then, otherwise = [] }: Txn): Promise<boolean> {
-    const key = [...then, ...when][0]?.key ?? "";
+  async txn({ when, apply, otherwise = [] }: Txn): Promise<boolean> {
+    const key = [...apply, ...when][0]?.key ?? "";
     const answer = await this.#call("txn", key, () =>
       this.#client.kv.txn({
         compare: when.map(toCompare),
-        success: then.map(toRequest),
+        success: apply.map(toRequest),
         failure: otherwise.map(toRequest),
       }),
     );

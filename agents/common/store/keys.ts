@@ -48,6 +48,8 @@ export function storeKeys({ clusterUid, namespace }: ClusterPlace) {
       volume === null
         ? `${prefix}/nexus/${nexus}/info`
         : `${prefix}/volume/${volume}/nexus/${nexus}/info`,
+    /** Every NexusInfo of a volume. */
+    nexusInfosOf: (volume: string) => `${prefix}/volume/${volume}/nexus/`,
     legacyPrefix: `${legacy}/`,
     legacyKindPrefix: (kind: SpecKind) => `${legacy}/${kind}/`,
     /** The 1.0 NexusInfo: the bare uuid at the root of the key space. */

@@ -110,7 +110,7 @@ export class LeaderLease {
       throw new SvcError("unavailable", "Cannot write to the store: the leader lease is lost");
     }
     const when = [{ target: "lease", key: this.#lockKey, is: this.#leaseId } as const];
-    if (await this.#options.store.txn({ when, then: ops })) return;
+    if (await this.#options.store.txn({ when, apply: ops })) return;
     this.#held = false;
     throw new SvcError("unavailable", "Cannot write to the store: the leader lock is lost");
   }

@@ -75,11 +75,11 @@ export class MemoryStore implements ObjectStore {
     return this.#call("list", [prefix], () => this.#below(prefix));
   }
 
-  txn({ when, then, otherwise = [] }: Txn): Promise<boolean> {
-    const keys = [...when, ...then, ...otherwise].map((part) => part.key);
+  txn({ when, apply, otherwise = [] }: Txn): Promise<boolean> {
+    const keys = [...when, ...apply, ...otherwise].map((part) => part.key);
     return this.#call("txn", keys, () => {
       const holds = when.every((compare) => this.#holds(compare));
-      this.#apply(holds ? then : otherwise);
+      this.#apply(holds ? apply : otherwise);
       return holds;
     });
   }

@@ -32,7 +32,7 @@ export type Compare =
 
 export type Txn = {
   readonly when: readonly Compare[];
-  readonly then: readonly StoreOp[];
+  readonly apply: readonly StoreOp[];
   readonly otherwise?: readonly StoreOp[];
 };
 
@@ -54,7 +54,7 @@ export interface ObjectStore {
   deletePrefix(prefix: string): Promise<number>;
   /** Everything below a prefix in key order, read in pages at one revision. */
   list(prefix: string, options?: { readonly pageSize?: number }): Promise<StoreEntry[]>;
-  /** True when `when` held and `then` was applied. */
+  /** True when `when` held and `apply` was applied. */
   txn(txn: Txn): Promise<boolean>;
   /** Resolves when the watch is established; events come until close(). */
   watchPrefix(prefix: string, onEvent: (event: StoreEvent) => void): Promise<StoreWatch>;

@@ -217,7 +217,7 @@ export class Registry {
 
   #changed(node: string): NodeEntry | null {
     const entry = this.#nodes.get(node);
-    if (!entry || entry.view.status !== "Online") return null;
+    if (entry?.view.status !== "Online") return null;
     entry.generation += 1;
     return entry;
   }

@@ -107,7 +107,7 @@ export const POOL_FILTERS: readonly { readonly name: string; readonly holds: Fil
 type Criterion = {
   readonly weight: number;
   readonly better: "lower" | "higher";
-  readonly valueOf: (pool: PoolItem) => number;
+  readonly measure: (pool: PoolItem) => number;
 };
 
 function overCommitment(pool: PoolItem): number {
@@ -125,22 +125,22 @@ function criteriaOf({ thin, inGroup, replicaCount }: ReplicaRequest): readonly C
       ? { replicas: 25, group: 15, free: 60, over: 0 }
       : { replicas: 40, group: 0, free: 60, over: 0 };
   return [
-    { weight: weights.replicas, better: "lower", valueOf: (pool) => pool.replicaCount },
+    { weight: weights.replicas, better: "lower", measure: (pool) => pool.replicaCount },
     {
       weight: weights.group,
       better: "lower",
-      valueOf: (pool) => pool.groupOnPool + pool.groupOnNode,
+      measure: (pool) => pool.groupOnPool + pool.groupOnNode,
     },
-    { weight: weights.free, better: "higher", valueOf: (pool) => pool.free },
-    { weight: weights.over, better: "lower", valueOf: overCommitment },
+    { weight: weights.free, better: "higher", measure: (pool) => pool.free },
+    { weight: weights.over, better: "lower", measure: overCommitment },
   ];
 }
 
 /** How much better `a` is than `b`: positive when `a` wins. */
 export function comparePools(a: PoolItem, b: PoolItem, request: ReplicaRequest): number {
   let total = 0;
-  for (const { weight, better, valueOf } of criteriaOf(request)) {
-    const [left, right] = [valueOf(a), valueOf(b)];
+  for (const { weight, better, measure } of criteriaOf(request)) {
+    const [left, right] = [measure(a), measure(b)];
     const sum = left + right;
     const grade = sum === 0 ? 50 : (100 * left) / sum;
     const own = better === "higher" ? grade : 100 - grade;

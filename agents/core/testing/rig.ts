@@ -21,7 +21,8 @@ const PASSES_MAX = 60;
 export type RigOptions = {
   readonly nodes?: number;
   readonly args?: readonly string[];
-  readonly store?: ObjectStore;
+  /** Fills the store before the agent starts. */
+  readonly prepare?: (store: ObjectStore) => Promise<void>;
   readonly seed?: number;
   readonly log?: Log;
 };
@@ -40,7 +41,7 @@ export class Rig {
 
   private constructor(options: RigOptions) {
     const { nodes = 3, args = [], seed = 1, log = silentLog } = options;
-    this.store = options.store ?? new MemoryStore(this.clock);
+    this.store = new MemoryStore(this.clock);
     this.#config = coreConfig(args);
     this.#random = seededRandom(seed);
     this.#log = log;
@@ -50,6 +51,7 @@ export class Rig {
 
   static async start(options: RigOptions = {}): Promise<Rig> {
     const rig = new Rig(options);
+    await options.prepare?.(rig.store);
     await rig.startAgent();
     return rig;
   }

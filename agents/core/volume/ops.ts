@@ -159,6 +159,10 @@ async function tearDown(core: Core, spec: VolumeSpec): Promise<void> {
   if (spec.target) infos.add(spec.target.nexus);
   if (spec.last_nexus_id !== null) infos.add(spec.last_nexus_id);
   for (const nexus of infos) await deleteNexusInfo(core, { volume: spec.uuid, nexus });
+  // And those of targets that never came to be.
+  for (const { key } of await core.store.list(core.keys.nexusInfosOf(spec.uuid))) {
+    await core.write([{ op: "delete", key }]);
+  }
   for (const replica of replicasOfVolume(core, spec.uuid)) {
     await destroyOrDisown(core, replica.uuid);
   }

@@ -1,0 +1,121 @@
+/** Leadership: one writer, fenced by the store itself. */
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { ManualClock } from "../clock.ts";
+import { SvcError } from "../errors.ts";
+import { silentLog } from "../log.ts";
+import { storeKeys } from "./keys.ts";
+import { LeaderLease } from "./leader_lease.ts";
+import { MemoryStore } from "./memory.ts";
+import type { ObjectStore } from "./mod.ts";
+
+const TTL_MS = 30_000;
+
+function rig() {
+  const clock = new ManualClock();
+  const store = new MemoryStore(clock);
+  const keys = storeKeys({ clusterUid: "c", namespace: "mayastor" });
+  const signal = new AbortController().signal;
+  /** `cut`: its lease cannot be kept, as if the network had gone. */
+  const acquire = async (
+    instanceName: string,
+    { waitMs = 1000, link = { cut: false } }: { waitMs?: number; link?: { cut: boolean } } = {},
+  ) => {
+    const options = {
+      store: behind(store, link),
+      keys,
+      clock,
+      log: silentLog,
+      ttlMs: TTL_MS,
+      instanceName,
+    };
+    let done = false;
+    const lease = LeaderLease.acquire(options, signal).finally(() => {
+      done = true;
+    });
+    lease.catch(() => {}); // awaited below
+    for (let at = 0; at < waitMs && !done; at += 250) await clock.advance(250);
+    return await lease;
+  };
+  return { clock, store, keys, acquire };
+}
+
+/** The store as seen through a link that may be cut for keeping leases. */
+function behind(store: MemoryStore, link: { cut: boolean }): ObjectStore {
+  return new Proxy(store, {
+    get: (target, name) => {
+      const member: unknown = Reflect.get(target, name, target);
+      if (typeof member !== "function") return member;
+      if (name !== "leaseKeepAlive") return member.bind(target);
+      return (id: bigint) =>
+        link.cut ? Promise.reject(new SvcError("unavailable", "cut")) : target.leaseKeepAlive(id);
+    },
+  });
+}
+
+const put = (value: string) => [{ op: "put", key: "/spec", value } as const];
+
+describe("LeaderLease", () => {
+  test("acquire() writes lock and owner as published", async () => {
+    const { store, keys, acquire } = rig();
+    const lease = await acquire("pod-1");
+    const lock = await store.get(keys.leaseLock("CoreAgent", lease.id));
+    assert.equal(lock?.value, "");
+    assert.equal(lock?.lease, lease.id);
+    assert.deepEqual(JSON.parse((await store.get(keys.leaseOwner("CoreAgent")))?.value ?? ""), {
+      kind: "CoreAgent",
+      lease_id: lease.id.toString(16),
+      instance_name: "pod-1",
+    });
+    await lease.close();
+    assert.equal(await store.get(keys.leaseLock("CoreAgent", lease.id)), null);
+  });
+
+  test("acquire() gives up after a TTL while the holder lives", async () => {
+    const { clock, acquire } = rig();
+    const holder = await acquire("one");
+    await assert.rejects(acquire("two", { waitMs: 2 * TTL_MS }), { kind: "failed-precondition" });
+    await holder.write(put("still mine"));
+    await clock.advance(TTL_MS);
+    await holder.close();
+  });
+
+  test("acquire() takes over from a holder that died", async () => {
+    const { store, acquire } = rig();
+    const link = { cut: false };
+    const dead = await acquire("one", { link });
+    link.cut = true;
+    const next = await acquire("two", { waitMs: 2 * TTL_MS });
+    await next.write(put("new"));
+    await assert.rejects(dead.write(put("late")), { kind: "unavailable" });
+    assert.equal((await store.get("/spec"))?.value, "new");
+    await next.close();
+  });
+
+  test("a former leader learns that it was replaced", async () => {
+    const { clock, acquire } = rig();
+    const link = { cut: false };
+    const old = await acquire("one", { link });
+    link.cut = true;
+    const next = await acquire("two", { waitMs: 2 * TTL_MS });
+    link.cut = false;
+    await clock.advance(TTL_MS);
+    assert.equal(old.replaced.aborted, true);
+    assert.equal(next.replaced.aborted, false);
+    await next.close();
+  });
+
+  test("a lease that ran out during an outage is taken again under the same id", async () => {
+    const { clock, store, keys, acquire } = rig();
+    const lease = await acquire("one");
+    store.fault = () => "before";
+    await clock.advance(3 * TTL_MS);
+    await assert.rejects(lease.write(put("x")), { kind: "unavailable" });
+    store.fault = () => "none";
+    await clock.advance(2 * TTL_MS);
+    await lease.write(put("again"));
+    const lock = await store.get(keys.leaseLock("CoreAgent", lease.id));
+    assert.equal(lock?.lease, lease.id);
+    await lease.close();
+  });
+});

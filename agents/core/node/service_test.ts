@@ -1,0 +1,160 @@
+/** Nodes: registration, watchdog, restarts; and what agent-core takes over from release 1.0 at its start. */
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { storeKeys } from "#common/store/keys.ts";
+import type { ObjectStore } from "#common/store/mod.ts";
+import { call, PLACE, Rig } from "../testing/rig.ts";
+
+const V1 = "bf207797-b23d-447a-8d3f-98d378acfa8a";
+const NEXUS = "069feb5e-ec65-4e97-b094-99262dfc9f44";
+
+/** Runs the node service's own loop while time passes. */
+async function during(rig: Rig, ms: number): Promise<void> {
+  const stop = new AbortController();
+  const running = rig.agent.nodes.run(stop.signal);
+  await rig.clock.advance(ms);
+  stop.abort();
+  await running;
+}
+
+describe("NodeService", () => {
+  test("a registered node is Online, known with its host NQN, and persisted", async () => {
+    const rig = await Rig.start({ nodes: 1 });
+    const node = await call(rig.api, "GetNode", { node: "node-1" });
+    assert.deepEqual(node, {
+      id: "node-1",
+      spec: {
+        grpcEndpoint: "10.0.0.1:10124",
+        id: "node-1",
+        node_nqn: "nqn.2019-05.io.openebs:node-name:node-1",
+      },
+      state: {
+        grpcEndpoint: "10.0.0.1:10124",
+        id: "node-1",
+        status: "Online",
+        node_nqn: "nqn.2019-05.io.openebs:node-name:node-1",
+      },
+    });
+    assert.ok(await rig.store.get(storeKeys(PLACE).object("NodeSpec", "node-1")));
+    await rig.close();
+  });
+
+  test("a silent node that answers a probe stays Online; one that does not goes Offline", async () => {
+    const rig = await Rig.start({ nodes: 2 });
+    await rig.createPools();
+    rig.cluster.engine("node-2").kill();
+    await during(rig, 15_000);
+    const status = async (node: string) => (await call(rig.api, "GetNode", { node })).state?.status;
+    assert.equal(await status("node-1"), "Online");
+    assert.equal(await status("node-2"), "Offline");
+    assert.deepEqual(rig.core.registry.pools("node-2"), [], "what it had is not known any more");
+    await rig.close();
+  });
+
+  test("Deregister makes it Unknown at once", async () => {
+    const rig = await Rig.start({ nodes: 1 });
+    rig.agent.nodes.deregister("node-1");
+    const node = await call(rig.api, "GetNode", { node: "node-1" });
+    assert.equal(node.state?.status, "Unknown");
+    await rig.close();
+  });
+
+  test("a new instance uuid means a restart: everything is read again", async () => {
+    const rig = await Rig.start({ nodes: 1 });
+    await rig.createPools();
+    assert.equal(rig.core.registry.pools().length, 1);
+    rig.cluster.engine("node-1").restart();
+    await rig.registerAll();
+    assert.deepEqual(rig.core.registry.pools(), [], "the fresh engine has loaded none yet");
+    await rig.settle();
+    assert.equal(rig.core.registry.pools().length, 1, "imported again");
+    await rig.close();
+  });
+
+  test("refuses a registration without a proper endpoint", async () => {
+    const rig = await Rig.start({ nodes: 1 });
+    const bad = { id: "x", endpoint: "nowhere", instanceUuid: null, hostNqn: null };
+    await assert.rejects(rig.agent.nodes.register(bad), { kind: "invalid-argument" });
+    await rig.close();
+  });
+
+  test("a cordoned node gets no new pool and no new replica", async () => {
+    const rig = await Rig.start({ nodes: 2 });
+    await rig.createPools();
+    await call(rig.api, "CordonNode", { node: "node-2", label: "x" });
+    await assert.rejects(rig.createVolume(V1, { replicas: 2 }), { kind: "resource-exhausted" });
+    const create = { node: "node-2", pool: "more", disks: ["/dev/sdc"] };
+    await assert.rejects(call(rig.api, "CreatePool", create), { kind: "failed-precondition" });
+    await call(rig.api, "UncordonNode", { node: "node-2", label: "x" });
+    await rig.createVolume(V1, { replicas: 2 });
+    await rig.close();
+  });
+});
+
+describe("pools", () => {
+  test("are created once, refused with anything but one disk, and kept while in use", async () => {
+    const rig = await Rig.start({ nodes: 1 });
+    const create = (disks: string[]) =>
+      call(rig.api, "CreatePool", { node: "node-1", pool: "p", disks });
+    await assert.rejects(create([]), { kind: "invalid-argument" });
+    await assert.rejects(create(["/bad"]), { kind: "invalid-argument" });
+    const pool = await create(["/dev/sdb"]);
+    assert.equal(pool.state?.status, "Online");
+    await assert.rejects(create(["/dev/sdb"]), { kind: "already-exists" });
+    await rig.createVolume(V1, { replicas: 1 });
+    const destroy = () => call(rig.api, "DestroyPool", { pool: "p" });
+    await assert.rejects(destroy(), { kind: "in-use" });
+    await call(rig.api, "DestroyVolume", { volume: V1 });
+    await destroy();
+    await assert.rejects(destroy(), { kind: "not-found" });
+    await rig.close();
+  });
+
+  test("a pool whose creation got no answer is found again when asked for again", async () => {
+    const rig = await Rig.start({ nodes: 1 });
+    rig.cluster.fault = ({ name }) => (name === "createPool" ? "lost" : "ok");
+    const request = { node: "node-1", pool: "p", disks: ["/dev/sdb"] };
+    await assert.rejects(call(rig.api, "CreatePool", request), { kind: "unavailable" });
+    rig.cluster.fault = () => "ok";
+    await rig.settle();
+    assert.equal(rig.cluster.engine("node-1").pools.size, 1, "and was not wiped meanwhile");
+    assert.equal((await call(rig.api, "CreatePool", request)).spec?.status, "Created");
+    await rig.close();
+  });
+});
+
+describe("a store written by release 1.0", () => {
+  const legacy = "/namespace/mayastor/control-plane";
+  const pool = `{"node":"node-1","id":"p","disks":["/dev/sdb"],"status":{"Created":"Online"},"labels":{"openebs.io/created-by":"msp-operator"},"operation":null}`;
+  const volume = (target: string) =>
+    `{"uuid":"${V1}","size":1,"labels":null,"num_replicas":1,"status":{"Created":"Online"},"policy":{"self_heal":true},"topology":null,"last_nexus_id":null,"operation":null,"target":${target}}`;
+
+  test("is taken over under the new keys, with the operator's new label", async () => {
+    const prepare = (empty: ObjectStore) => empty.put(`${legacy}/PoolSpec/p`, pool);
+    const rig = await Rig.start({ nodes: 1, prepare });
+    const { store } = rig;
+    assert.deepEqual(rig.core.specs.pools.get("p").labels, {
+      "openebs.io/created-by": "operator-diskpool",
+    });
+    assert.deepEqual(await store.list(`${legacy}/`), []);
+    await rig.close();
+  });
+
+  test("keeps its NexusInfo readable until no volume needs it", async () => {
+    const target = `{"node":"node-1","nexus":"${NEXUS}","protocol":"nvmf","active":true}`;
+    const prepare = async (empty: ObjectStore) => {
+      await empty.put(`${legacy}/VolumeSpec/${V1}`, volume(target));
+      await empty.put(NEXUS, `{"children":[],"clean_shutdown":true}`);
+    };
+    const rig = await Rig.start({ nodes: 1, prepare });
+    const { store } = rig;
+    assert.equal(rig.core.legacy, true);
+    assert.ok(await store.get(NEXUS));
+    await store.put(storeKeys(PLACE).nexusInfo(V1, NEXUS), `{"children":[],"clean_shutdown":true}`);
+    rig.crashAgent();
+    await rig.startAgent();
+    assert.equal(rig.core.legacy, false);
+    assert.equal(await store.get(NEXUS), null);
+    await rig.close();
+  });
+});

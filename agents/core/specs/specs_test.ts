@@ -1,0 +1,130 @@
+/** The discipline of changing specs, and the guards around it. */
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { ManualClock } from "#common/clock.ts";
+import { SvcError } from "#common/errors.ts";
+import type { StoreOp } from "#common/store/mod.ts";
+import type { PoolSpec } from "#common/types/pool.ts";
+import { Guards } from "./guards.ts";
+import { makeSpecs } from "./tables.ts";
+
+function rig() {
+  const written: StoreOp[] = [];
+  const store = { fails: false };
+  const specs = makeSpecs({
+    write: async (ops) => {
+      if (store.fails) throw new SvcError("unavailable", "Cannot reach the store");
+      written.push(...ops);
+    },
+    keyOf: (kind, id) => `/${kind}/${id}`,
+    onChange: () => {},
+  });
+  return { pools: specs.pools, written, store };
+}
+
+const SPEC: PoolSpec = {
+  node: "n",
+  id: "p",
+  disks: ["/dev/sdb"],
+  status: "Creating",
+  labels: null,
+  operation: { operation: "Create", result: null },
+};
+
+describe("SpecTable", () => {
+  test("writes an operation down before and off after it", async () => {
+    const { pools, written } = rig();
+    await pools.insert(SPEC);
+    await pools.commit("p");
+    await pools.carryOut("p", "Destroy", async () => {}, { destroys: true });
+    const values = written.map((op) => (op.op === "put" ? JSON.parse(op.value) : null));
+    assert.deepEqual(
+      values.map((value) => value && [value.status, value.operation?.operation ?? null]),
+      [["Creating", "Create"], [{ Created: "Online" }, null], ["Deleting", "Destroy"], null],
+    );
+    assert.equal(pools.find("p"), undefined);
+  });
+
+  test("shows nothing in memory that the store refused", async () => {
+    const { pools, store } = rig();
+    store.fails = true;
+    await assert.rejects(pools.insert(SPEC), { kind: "failed-persist" });
+    assert.equal(pools.find("p"), undefined);
+  });
+
+  test("keeps a result that could not be written, refuses more, and flushes it later", async () => {
+    const { pools, store, written } = rig();
+    await pools.insert(SPEC);
+    store.fails = true;
+    await assert.rejects(pools.commit("p"), { kind: "failed-persist" });
+    assert.equal(pools.get("p").operation?.result, true);
+    await assert.rejects(pools.begin("p", "Destroy"), { kind: "failed-persist" });
+    store.fails = false;
+    assert.equal(await pools.flush("p"), true);
+    assert.deepEqual(pools.get("p").status, { Created: "Online" });
+    assert.equal(written.length, 2);
+  });
+
+  test("refuses a second operation, and any on what is going away", async () => {
+    const { pools } = rig();
+    await pools.insert(SPEC);
+    await assert.rejects(pools.begin("p", "Create"), { kind: "conflict" });
+    await pools.condemn("p");
+    await assert.rejects(pools.begin("p", "Create"), { kind: "deleting" });
+  });
+
+  test("a failed step leaves the spec as it was", async () => {
+    const { pools } = rig();
+    await pools.insert(SPEC);
+    const before = await pools.commit("p");
+    const failing = pools.carryOut("p", "Create", () => Promise.reject(new Error("no")));
+    await assert.rejects(failing, /no/);
+    assert.deepEqual(pools.get("p"), before);
+  });
+});
+
+describe("Guards", () => {
+  test("run() lets one in at a time, in order", async () => {
+    const guards = new Guards(new ManualClock());
+    const order: string[] = [];
+    const work = (name: string) => async () => {
+      order.push(`${name} in`);
+      for (let turn = 0; turn < 5; turn++) await Promise.resolve();
+      order.push(`${name} out`);
+    };
+    await Promise.all(["a", "b", "c"].map((name) => guards.run("volume/x", work(name))));
+    assert.deepEqual(order, ["a in", "a out", "b in", "b out", "c in", "c out"]);
+    assert.equal(guards.busy("volume/x"), false);
+  });
+
+  test("run() answers conflict when it stays busy, and is free again after", async () => {
+    const clock = new ManualClock();
+    const guards = new Guards(clock);
+    let end = (): void => {};
+    const first = guards.run(
+      "pool/x",
+      () =>
+        new Promise<void>((resolve) => {
+          end = resolve;
+        }),
+    );
+    const second = assert.rejects(
+      guards.run("pool/x", async () => {}),
+      { kind: "conflict" },
+    );
+    await clock.advance(10_001);
+    await second;
+    end();
+    await first;
+    assert.equal(await guards.run("pool/x", async () => "in"), "in");
+  });
+
+  test("tryRun() does not wait, and frees the guard when the work fails", async () => {
+    const guards = new Guards(new ManualClock());
+    await guards.run("node/x", async () => {
+      assert.equal(await guards.tryRun("node/x", async () => "in"), null);
+    });
+    await assert.rejects(guards.tryRun("node/x", () => Promise.reject(new Error("bad"))));
+    assert.equal(await guards.tryRun("node/x", async () => "in"), "in");
+  });
+});
