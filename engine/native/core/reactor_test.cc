@@ -155,9 +155,31 @@ TEST(Reactor, IdleReactorsSleep) {
 
 // --- single-threaded parts ---
 
+// Time that moves only when told to: a busy machine must not reorder these.
+class ManualClock final : public Clock {
+ public:
+  uint64_t ns = 1'000'000;
+  [[nodiscard]] uint64_t now_ns() noexcept override { return ns; }
+  [[nodiscard]] uint64_t wall_time_ns() noexcept override { return ns; }
+};
+
+struct ManualReactor {
+  std::shared_ptr<ManualClock> clock = std::make_shared<ManualClock>();
+  std::unique_ptr<Reactor> reactor;
+  ManualReactor() {
+    auto made = make_ring({});
+    CHECK(made.ok());
+    reactor = std::make_unique<Reactor>(ReactorOptions{}, std::move(made.value().ring), clock);
+  }
+  void pass(uint64_t ns) {
+    clock->ns += ns;
+    reactor->run_turn(0);
+  }
+};
+
 TEST(Timer, FireInOrderAndCanBeDisarmed) {
-  const auto reactor = make_reactor(0);
-  const Reactor::Scope scope(*reactor);
+  ManualReactor manual;
+  const Reactor::Scope scope(*manual.reactor);
   std::vector<int32_t> order;
   Timer third([&] { order.push_back(3); });
   Timer first([&] { order.push_back(1); });
@@ -166,41 +188,43 @@ TEST(Timer, FireInOrderAndCanBeDisarmed) {
     order.push_back(2);
     never.disarm();
   });
-  third.arm_after(3'000'000);
-  first.arm_after(1'000'000);
-  never.arm_after(2'500'000);
-  second.arm_after(2'000'000);
-  first.arm_after(500'000);  // re-arming moves it
-  while (third.armed()) reactor->run_turn(10'000'000);
+  third.arm_after(3000);
+  first.arm_after(10'000);
+  never.arm_after(2500);
+  second.arm_after(2000);
+  first.arm_after(500);  // re-arming moves it
+  manual.pass(499);
+  EXPECT_TRUE(order.empty());
+  manual.pass(1);
+  EXPECT_EQ(order, (std::vector<int32_t>{1}));
+  manual.pass(5000);  // several due in one turn
   EXPECT_EQ(order, (std::vector<int32_t>{1, 2, 3}));
+  EXPECT_FALSE(third.armed());
 }
 
 TEST(Timer, HeapAgreesWithASortedList) {
-  const auto reactor = make_reactor(0);
-  const Reactor::Scope scope(*reactor);
+  ManualReactor manual;
+  const Reactor::Scope scope(*manual.reactor);
+  constexpr size_t kTimers = 300;
+  constexpr uint64_t kSlots = 50;
   std::vector<std::unique_ptr<Timer>> timers;
-  uint64_t last = 0, fired = 0, state = 1;
-  std::vector<uint64_t> at(300, 0);
-  for (size_t i = 0; i < at.size(); ++i) {
+  std::vector<uint64_t> at(kTimers, 0);
+  uint64_t now = 0, fired = 0, disarmed = 0, state = 1;
+  for (size_t i = 0; i < kTimers; ++i) {
     timers.push_back(std::make_unique<Timer>([&, i] {
-      EXPECT_GE(at[i], last);
-      last = at[i];
+      EXPECT_EQ(at[i], now);  // neither early nor late, nor after its disarming
       ++fired;
     }));
-  }
-  const uint64_t base = reactor->clock().now_ns();
-  for (size_t i = 0; i < at.size(); ++i) {
     state = state * 6364136223846793005u + 1442695040888963407u;
-    const uint64_t slot = 1 + (state >> 33) % 50;  // 100 us apart: far more than arming takes
-    at[i] = slot;
-    const uint64_t target = base + slot * 100'000;
-    const uint64_t now = reactor->clock().now_ns();
-    timers[i]->arm_after(target > now ? target - now : 1);
+    at[i] = 1 + (state >> 33) % kSlots;
+    timers[i]->arm_after(at[i] * 1000);
   }
-  uint64_t disarmed = 0;
-  for (size_t i = 0; i < at.size(); i += 3, ++disarmed) timers[i]->disarm();
-  last = 0;
-  while (fired + disarmed < at.size()) reactor->run_turn(1'000'000);
+  for (size_t i = 0; i < kTimers; i += 3, ++disarmed) {
+    timers[i]->disarm();
+    at[i] = UINT64_MAX;
+  }
+  for (now = 1; now <= kSlots; ++now) manual.pass(1000);
+  EXPECT_EQ(fired + disarmed, kTimers);
 }
 
 struct CountingHook final : TurnEndHook {

@@ -1,6 +1,6 @@
-// Feeds bytes to every parser of the pool's on-disk format. The first byte chooses the parser; pages
-// get a right checksum, for otherwise nothing behind it would ever be reached. What parses must
-// encode and parse again to the same.
+// Feeds bytes to every parser of the pool's on-disk format. The first byte chooses the parser;
+// pages get a right checksum, for otherwise nothing behind it would ever be reached. What parses
+// must encode and parse again to the same.
 #include <algorithm>
 #include <cstring>
 
@@ -68,10 +68,10 @@ void extent_page(const uint8_t* data, size_t size) {
   seal(page);
   auto parsed = parse_extent_page(page, fuzz_limits());
   if (!parsed.ok()) return;
-  BlobMetadata blob;
-  blob.clusters.resize(parsed.value().start + 100u);
   const uint32_t index = parsed.value().start / kClustersPerExtentPage;
   if (index > 1000) return;
+  BlobMetadata blob;
+  blob.clusters.resize(parsed.value().start + 100u);
   CHECK(apply_extent_page(parsed.value(), index, blob).ok());
 }
 
@@ -118,8 +118,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
     default: {
       const size_t half = size / 2;
-      static_cast<void>(
-          mayastor::recognise_contents({data, half}, {data + half, size - half}, uint64_t{kind} << 20 | (size - half)));
+      static_cast<void>(mayastor::recognise_contents({data, half}, {data + half, size - half},
+                                                     uint64_t{kind} << 20 | (size - half)));
       break;
     }
   }

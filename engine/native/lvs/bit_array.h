@@ -52,8 +52,8 @@ class BitArray final {
       const uint64_t full = words_[word] | taken;
       if (full != UINT64_MAX) {
         if (all_full_before) first_free_word_ = word;
-        const auto bit = static_cast<uint32_t>(word * 64) +
-                         static_cast<uint32_t>(std::countr_one(full));
+        const auto bit =
+            static_cast<uint32_t>(word * 64) + static_cast<uint32_t>(std::countr_one(full));
         return bit < size_ ? std::optional<uint32_t>(bit) : std::nullopt;
       }
     }

@@ -75,7 +75,8 @@ Task<Result<void>> Blobstore::write_super() {
 Task<Result<void>> Blobstore::write_page(uint32_t page, const Page* image, bool durable) {
   std::memcpy(page_buffer_.data(), image->data(), kPageSize);
   const uint64_t offset = page_offset(page);
-  const IoStatus status = co_await write(*channel_, offset, page_buffer_.data(), kPageSize, durable);
+  const IoStatus status =
+      co_await write(*channel_, offset, page_buffer_.data(), kPageSize, durable);
   if (!status.ok()) co_return io_error(status, "Cannot write pool metadata");
   co_return Result<void>();
 }
@@ -84,11 +85,10 @@ Task<Result<void>> Blobstore::rewrite_page(uint32_t page, const Page* image) {
   // Devices with 4096 byte blocks write a page whole or not at all: no shadow needed.
   if (shadow_page_ && base_->block_size() < kPageSize) {
     const uint32_t shadow = *shadow_page_;
-    shadowed_root_ = lvs_format::kNoPage;
+    const bool is_root = lvs_format::page_header(*image).blob_id == lvs_format::blob_id_of(page);
+    shadowed_root_ = is_root ? page : lvs_format::kNoPage;
     auto written = co_await write_page(shadow, image, true);
     if (!written.ok()) co_return written;  // the page itself is untouched
-    const lvs_format::PageHeader header = lvs_format::page_header(*image);
-    if (header.blob_id == lvs_format::blob_id_of(page)) shadowed_root_ = page;
   }
   std::memcpy(page_buffer_.data(), image->data(), kPageSize);
   const uint64_t offset = page_offset(page);
@@ -226,7 +226,8 @@ std::string Blobstore::audit() const {
       problems += std::string(kind) + " " + std::to_string(what) + " is not marked; ";
     }
   };
-  for (uint32_t i = 0; i < super_.md_clusters(); ++i) own(cluster_owner, clusters_, i, 0, "cluster");
+  for (uint32_t i = 0; i < super_.md_clusters(); ++i)
+    own(cluster_owner, clusters_, i, 0, "cluster");
   if (shadow_page_) own(page_owner, pages_, *shadow_page_, 0, "page");
   for (const auto& [id, blob] : blobs_) {
     own(page_owner, pages_, blob->root_page(), id, "page");

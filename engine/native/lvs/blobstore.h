@@ -101,7 +101,7 @@ class Blobstore final {
   Task<Result<lvs_format::ExtentPage>> load_extent_page(uint64_t blob_id, uint32_t index,
                                                         uint32_t page, Scan* scan);
   Result<void> link_parents();
-  Task<Result<void>> settle_snapshots(const Scan* scan);
+  Task<Result<void>> settle_snapshots();
   Result<void> claim_all();
   Task<Result<void>> finish_recovery(const Scan* scan);
   Task<Result<void>> write_masks();

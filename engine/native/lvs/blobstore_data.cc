@@ -9,9 +9,9 @@
 namespace mayastor {
 namespace {
 
-constexpr uint64_t kCopyPiece = 1u << 20;         // of copying and of zeroing by writes
-constexpr uint64_t kLargestRange = 1ull << 30;    // one unmap or write zeroes request
-constexpr uint64_t kWipeBytes = 8ull << 20;       // of a new lvol, where unmap is missing
+constexpr uint64_t kCopyPiece = 1u << 20;       // of copying and of zeroing by writes
+constexpr uint64_t kLargestRange = 1ull << 30;  // one unmap or write zeroes request
+constexpr uint64_t kWipeBytes = 8ull << 20;     // of a new lvol, where unmap is missing
 
 struct Range {
   uint64_t offset, length;

@@ -3,7 +3,6 @@
 // clean store only spares the scan of the whole metadata region, its mask tells where blobs are.
 #include <algorithm>
 #include <cstring>
-#include <set>
 
 #include "core/reactor.h"
 #include "lvs/blobstore.h"
@@ -34,7 +33,6 @@ struct Blobstore::Scan {
   std::vector<uint32_t> roots;
   std::vector<uint32_t> torn;      // neither valid nor empty
   std::map<uint32_t, Page> stray;  // valid, nothing to do with its place: shadows, extent pages
-  std::set<uint64_t> dropped;      // blobs whose removal or snapshot had begun
 };
 
 Task<Result<SuperBlock>> Blobstore::read_super(std::shared_ptr<Bdev> base) {
@@ -102,8 +100,7 @@ Task<Result<std::unique_ptr<Blobstore>>> Blobstore::format(std::shared_ptr<Bdev>
   Channel& channel = *store->channel_;
   const uint32_t block = base->block_size();
   if (block < kPageSize) {
-    const IoStatus tail =
-        co_await write(channel, block, image + block, kPageSize - block, false);
+    const IoStatus tail = co_await write(channel, block, image + block, kPageSize - block, false);
     if (!tail.ok()) co_return io_error(tail, "Cannot write the super block");
     flushed = co_await store->barrier();
     if (!flushed.ok()) co_return io_error(flushed, "Cannot flush the super block");
@@ -156,7 +153,7 @@ Task<Result<void>> Blobstore::load_all() {
   }
   auto linked = link_parents();
   if (!linked.ok()) co_return linked;
-  auto settled = co_await settle_snapshots(&found);
+  auto settled = co_await settle_snapshots();
   if (!settled.ok()) co_return settled;
   if (recovered_) co_return co_await finish_recovery(&found);
   take_shadow_page();
@@ -234,7 +231,8 @@ Task<Result<ExtentPage>> Blobstore::load_extent_page(uint64_t blob_id, uint32_t 
   for (const auto& [place, image] : scan->stray) {
     auto shadow = lvs_format::parse_extent_page(image, limits());
     const uint64_t start = uint64_t{index} * lvs_format::kClustersPerExtentPage;
-    if (!shadow.ok() || shadow.value().blob_id != blob_id || shadow.value().start != start) continue;
+    if (!shadow.ok() || shadow.value().blob_id != blob_id || shadow.value().start != start)
+      continue;
     if (place == page) continue;
     auto written = co_await write_page(page, &image, true);
     if (!written.ok()) co_return written.error();
@@ -309,7 +307,7 @@ Result<void> Blobstore::link_parents() {
 }
 
 // Finishes or undoes the making or removal of a snapshot that was cut off.
-Task<Result<void>> Blobstore::settle_snapshots(const Scan* scan) {
+Task<Result<void>> Blobstore::settle_snapshots() {
   std::vector<std::shared_ptr<Blob>> kept, dropped;
   for (const auto& [id, blob] : blobs_) {
     auto other = blob->meta.internal_id(lvs_format::kXattrSnapshotInProgress);
@@ -343,7 +341,6 @@ Task<Result<void>> Blobstore::settle_snapshots(const Scan* scan) {
     auto committed = co_await commit(blob.get(), std::move(next), false);
     if (!committed.ok()) co_return committed;
   }
-  static_cast<void>(scan);
   co_return Result<void>();
 }
 
@@ -375,6 +372,8 @@ Result<void> Blobstore::claim_all() {
 }
 
 Task<Result<void>> Blobstore::finish_recovery(const Scan* scan) {
+  auto begun = co_await begin_change();  // an old version may be marked clean and still be scanned
+  if (!begun.ok()) co_return begun;
   // Strays are emptied, so that an old shadow is never taken for a new one.
   std::vector<uint32_t> stale;
   for (const auto& [place, page] : scan->stray) {
@@ -398,8 +397,7 @@ Task<Result<void>> Blobstore::write_masks() {
   };
   const Mask masks[] = {
       {&pages_, lvs_format::MaskType::kPages, super_.page_mask_start, super_.page_mask_len},
-      {&blob_ids, lvs_format::MaskType::kBlobIds, super_.blobid_mask_start,
-       super_.blobid_mask_len},
+      {&blob_ids, lvs_format::MaskType::kBlobIds, super_.blobid_mask_start, super_.blobid_mask_len},
       {&clusters_, lvs_format::MaskType::kClusters, super_.cluster_mask_start,
        super_.cluster_mask_len}};
   for (const Mask& mask : masks) {

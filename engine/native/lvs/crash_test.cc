@@ -1,8 +1,8 @@
 // Crash consistency: random operations on a pool, power cut after any number of disk operations
-// (inside recovery too), un-flushed writes kept, lost or torn by the seed; then the pool is imported
-// and compared with a model. Acknowledged operations must have survived, cut-off ones happened fully
-// or not at all, no cluster has two owners, none is lost, and nothing old shines through.
-// MAYASTOR_CRASH_SEEDS sets the number of seeds, MAYASTOR_CRASH_SEED runs a single one.
+// (inside recovery too), un-flushed writes kept, lost or torn by the seed; then the pool is
+// imported and compared with a model. Acknowledged operations must have survived, cut-off ones
+// happened fully or not at all, no cluster has two owners, none is lost, and nothing old shines
+// through. MAYASTOR_CRASH_SEEDS sets the number of seeds, MAYASTOR_CRASH_SEED runs a single one.
 #include <cstdlib>
 #include <map>
 #include <set>
@@ -85,22 +85,34 @@ class CrashRun {
     const auto alive = [&] { return rig_.disk.crash_count() == before; };
     const uint64_t script[][4] = {
         // {kind, lvol, argument, argument}
-        {0, 1, 3, 0},  {0, 2, 12, 1}, {4, 2, 5, 1}, {4, 2, 9, 1}, {4, 1, 1, 0}, {3, 2, 1, 0},
-        {2, 1, 5, 0},  {2, 2, 14, 0}, {4, 2, 13, 1}, {4, 1, 4, 1}, {5, 2, 0, 0}, {3, 1, 2, 0},
-        {2, 1, 2, 0},  {1, 1, 0, 0},  {0, 3, 4, 0}, {4, 3, 3, 1}, {0, 1, 6, 1}, {1, 2, 0, 0},
-        {4, 1, 5, 0},  {3, 3, 40, 0}, {2, 3, 1, 0}, {1, 3, 0, 0}};
+        {0, 1, 3, 0}, {0, 2, 12, 1}, {4, 2, 5, 1},  {4, 2, 9, 1}, {4, 1, 1, 0}, {3, 2, 1, 0},
+        {2, 1, 5, 0}, {2, 2, 14, 0}, {4, 2, 13, 1}, {4, 1, 4, 1}, {5, 2, 0, 0}, {3, 1, 2, 0},
+        {2, 1, 2, 0}, {1, 1, 0, 0},  {0, 3, 4, 0},  {4, 3, 3, 1}, {0, 1, 6, 1}, {1, 2, 0, 0},
+        {4, 1, 5, 0}, {3, 3, 40, 0}, {2, 3, 1, 0},  {1, 3, 0, 0}};
     for (const auto& step : script) {
       if (!alive()) break;
       const auto number = static_cast<uint32_t>(step[1]);
       if (step[0] >= 4) channel(number, 0);  // opened out here: a task cannot run the simulation
       const auto run = [&](Task<void> task) { rig_.sim.run(std::move(task)); };
       switch (step[0]) {
-        case 0: run(create(number, step[2], step[3] != 0)); break;
-        case 1: run(destroy(number)); break;
-        case 2: run(resize(number, step[2])); break;
-        case 3: run(share(number, step[2])); break;
-        case 4: run(write_block(number, 0, step[2] * kClusterBlocks + 7, 1, step[3] != 0)); break;
-        default: run(flush_lvol(number)); break;
+        case 0:
+          run(create(number, step[2], step[3] != 0));
+          break;
+        case 1:
+          run(destroy(number));
+          break;
+        case 2:
+          run(resize(number, step[2]));
+          break;
+        case 3:
+          run(share(number, step[2]));
+          break;
+        case 4:
+          run(write_block(number, 0, step[2] * kClusterBlocks + 7, 1, step[3] != 0));
+          break;
+        default:
+          run(flush_lvol(number));
+          break;
       }
     }
     const bool finished = alive();
@@ -399,8 +411,9 @@ TEST(Crash, RandomOperationsSurviveRandomCrashes) {
   const char* single = std::getenv("MAYASTOR_CRASH_SEED");
   const char* count = std::getenv("MAYASTOR_CRASH_SEEDS");
   const uint64_t first = single != nullptr ? std::strtoull(single, nullptr, 10) : 1;
-  const uint64_t seeds = single != nullptr ? 1 : count != nullptr ? std::strtoull(count, nullptr, 10)
-                                                                  : 150;
+  const uint64_t seeds = single != nullptr  ? 1
+                         : count != nullptr ? std::strtoull(count, nullptr, 10)
+                                            : 150;
   for (uint64_t seed = first; seed < first + seeds; ++seed) {
     CrashRun run(seed);
     for (int round = 0; round < 4; ++round) {

@@ -28,8 +28,8 @@ constexpr Signature kHeadSignatures[] = {
     {4086, "SWAP-SPACE"sv, "swap space"},
     {16374, "SWAPSPACE2"sv, "swap space"},  // 16 KiB and 64 KiB pages
     {65526, "SWAPSPACE2"sv, "swap space"},
-    {0, "\xfc\x4e\x2b\xa9"sv, "a Linux md raid member"},       // version 1.1
-    {4096, "\xfc\x4e\x2b\xa9"sv, "a Linux md raid member"},    // version 1.2
+    {0, "\xfc\x4e\x2b\xa9"sv, "a Linux md raid member"},     // version 1.1
+    {4096, "\xfc\x4e\x2b\xa9"sv, "a Linux md raid member"},  // version 1.2
     {512, "EFI PART"sv, "a GPT partition table"},
     {4096, "EFI PART"sv, "a GPT partition table"},
     {1024, "\x10\x20\xf5\xf2"sv, "an F2FS file system"},

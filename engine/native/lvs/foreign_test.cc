@@ -278,8 +278,7 @@ TEST(Foreign, DamageIsNamedAndNothingIsWritten) {
          image.put(1, lvol_blob(1, {5}, 2, false));
          image.put(3, lvol_blob(2, {5}, 2, false));
        }},
-      {"extent page",
-       [](Image& image) { image.put(1, lvol_blob(1, {5}, 9, false)); }},
+      {"extent page", [](Image& image) { image.put(1, lvol_blob(1, {5}, 9, false)); }},
       {"unallocated",
        [](Image& image) {
          image.put_extents(2, 1, {5, 0});
@@ -304,8 +303,7 @@ TEST(Foreign, DamageIsNamedAndNothingIsWritten) {
     LvsRig rig(1, {.size_bytes = kSize});
     Image image(rig.disk);
     each.make(image);
-    auto imported =
-        rig.sim.run(LvolStore::import(rig.open_disk(), "pool", std::nullopt));
+    auto imported = rig.sim.run(LvolStore::import(rig.open_disk(), "pool", std::nullopt));
     ASSERT_FALSE(imported.ok()) << each.expected;
     EXPECT_EQ(imported.error().code, ErrorCode::kInternal);
     EXPECT_NE(imported.error().message.find(each.expected), std::string::npos)

@@ -135,7 +135,9 @@ void encode_mask(std::span<const uint64_t> words, MaskType type, uint32_t bits,
                  std::span<uint8_t> bytes);
 
 // Blob metadata.
-[[nodiscard]] constexpr uint64_t blob_id_of(uint32_t page) noexcept { return (1ull << 32) | page; }
+[[nodiscard]] constexpr uint64_t blob_id_of(uint32_t page) noexcept {
+  return (1ull << 32) | page;
+}
 [[nodiscard]] constexpr uint32_t root_page_of(uint64_t id) noexcept {
   return static_cast<uint32_t>(id);
 }
@@ -169,9 +171,9 @@ struct BlobMetadata {
 };
 
 struct Limits {
-  uint32_t total_clusters = 0;          // device cluster numbers are below this
-  uint32_t first_data_cluster = 1;      // and not below this
-  uint32_t md_len = 0;                  // metadata page numbers are below this
+  uint32_t total_clusters = 0;           // device cluster numbers are below this
+  uint32_t first_data_cluster = 1;       // and not below this
+  uint32_t md_len = 0;                   // metadata page numbers are below this
   uint64_t max_blob_clusters = 1 << 26;  // a thin blob may exceed the device: 256 TiB at 4 MiB
 };
 
@@ -234,8 +236,8 @@ void link_chain(std::vector<Page>& pages, std::span<const uint32_t> numbers);
                                       std::span<const uint32_t> clusters);
 
 // Lvolstore conventions on top of xattrs.
-[[nodiscard]] std::string text_value(std::string_view raw);  // up to the first NUL
-[[nodiscard]] std::string uuid_value(const Uuid& uuid);      // 37 bytes with NUL
+[[nodiscard]] std::string text_value(std::string_view raw);          // up to the first NUL
+[[nodiscard]] std::string uuid_value(const Uuid& uuid);              // 37 bytes with NUL
 [[nodiscard]] std::string name_value_padded(std::string_view name);  // 64 bytes
 [[nodiscard]] std::string nul_terminated(std::string_view text);
 

@@ -134,8 +134,8 @@ std::vector<Run> cluster_runs(std::span<const uint32_t> clusters) {
   for (const uint32_t cluster : clusters) {
     if (!runs.empty()) {
       Run& last = runs.back();
-      const bool extends = cluster == 0 ? last.first == 0
-                                        : last.first != 0 && cluster == last.first + last.count;
+      const bool extends =
+          cluster == 0 ? last.first == 0 : last.first != 0 && cluster == last.first + last.count;
       if (extends) {
         ++last.count;
         continue;
@@ -186,7 +186,9 @@ const Xattr* BlobMetadata::find(std::string_view name) const noexcept {
 void BlobMetadata::set(std::string_view name, std::string value) {
   set_in(xattrs, name, std::move(value));
 }
-bool BlobMetadata::remove(std::string_view name) { return remove_in(xattrs, name); }
+bool BlobMetadata::remove(std::string_view name) {
+  return remove_in(xattrs, name);
+}
 void BlobMetadata::set_internal(std::string_view name, std::string value) {
   set_in(internal_xattrs, name, std::move(value));
   invalid_flags |= kInvalidInternalXattr;
@@ -311,8 +313,7 @@ Result<BlobMetadata> ChainParser::finish() {
     return damaged("extents are not of the kind its flags say");
   }
   if (saw_table_) {
-    const uint64_t pages =
-        (table_clusters_ + kClustersPerExtentPage - 1) / kClustersPerExtentPage;
+    const uint64_t pages = (table_clusters_ + kClustersPerExtentPage - 1) / kClustersPerExtentPage;
     blob_.extent_pages.resize(pages, 0);
     blob_.clusters.assign(table_clusters_, 0);
   }
@@ -407,9 +408,15 @@ Page encode_extent_page(uint64_t blob_id, uint32_t start, std::span<const uint32
   return pages.front();
 }
 
-std::string text_value(std::string_view raw) { return std::string(raw.substr(0, raw.find('\0'))); }
-std::string nul_terminated(std::string_view text) { return std::string(text) + '\0'; }
-std::string uuid_value(const Uuid& uuid) { return nul_terminated(uuid.to_string()); }
+std::string text_value(std::string_view raw) {
+  return std::string(raw.substr(0, raw.find('\0')));
+}
+std::string nul_terminated(std::string_view text) {
+  return std::string(text) + '\0';
+}
+std::string uuid_value(const Uuid& uuid) {
+  return nul_terminated(uuid.to_string());
+}
 std::string name_value_padded(std::string_view name) {
   std::string value(name);
   value.resize(64, '\0');

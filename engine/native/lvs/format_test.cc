@@ -253,22 +253,22 @@ TEST(Format, DamagedDescriptorsAreRefused) {
     uint8_t type;
     std::string payload;
   } all[] = {
-      {3, std::string(23, '\0')},                                       // flags
-      {3, std::string(7, '\0') + "\x80" + std::string(16, '\0')},       // unknown flag
-      {2, std::string("\4\0\4\0ab", 6)},                                // xattr
+      {3, std::string(23, '\0')},                                  // flags
+      {3, std::string(7, '\0') + "\x80" + std::string(16, '\0')},  // unknown flag
+      {2, std::string("\4\0\4\0ab", 6)},                           // xattr
       {2, "ab"},
-      {1, ""},                                                          // runs
+      {1, ""},  // runs
       {1, u32_1},
       {1, u32_5000 + u32_1},
       {1, std::string("\x87\x13\0\0\2\0\0\0", 8)},
       {1, std::string("\0\0\0\0\xff\xff\xff\xff", 8)},
-      {5, u32_1},                                                       // table
+      {5, u32_1},  // table
       {5, std::string("\1\0\0\0\0\0\0\0", 8) + u32_5000 + u32_1},
       {5, std::string("\1\0\0\0\0\0\0\0", 8) + u32_1 + std::string("\2\0\0\0", 4)},
       {5, std::string("\xff\xff\xff\xff\xff\0\0\0", 8)},
-      {6, u32_1 + u32_1},                                               // extent page in a chain
-      {9, ""},                                                          // unknown
-      {2, std::string(5000, 'x')},                                      // over its page
+      {6, u32_1 + u32_1},           // extent page in a chain
+      {9, ""},                      // unknown
+      {2, std::string(5000, 'x')},  // over its page
   };
   for (const auto& each : all) {
     std::vector<Page> pages = {page_with(each.type, each.payload)};

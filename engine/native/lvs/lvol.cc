@@ -25,12 +25,20 @@ Lvol::Lvol(std::shared_ptr<LvolStore> store, std::shared_ptr<Blob> blob, std::st
   }
 }
 
-Lvol::~Lvol() { CHECK(open_channels_.load() == 0); }
+Lvol::~Lvol() {
+  CHECK(open_channels_.load() == 0);
+}
 
-uint64_t Lvol::size_bytes() const noexcept { return uint64_t{blob_->map().size()} * cluster_size_; }
+uint64_t Lvol::size_bytes() const noexcept {
+  return uint64_t{blob_->map().size()} * cluster_size_;
+}
 
-IoStats Lvol::stats() const { return counters_.sum(); }
-void Lvol::reset_stats() noexcept { counters_.reset(); }
+IoStats Lvol::stats() const {
+  return counters_.sum();
+}
+void Lvol::reset_stats() noexcept {
+  counters_.reset();
+}
 
 // Pairs with open_channel(): each side writes its own mark, then reads the other's.
 bool Lvol::close() noexcept {
@@ -46,8 +54,9 @@ Task<Result<std::unique_ptr<Channel>>> Lvol::open_channel() {
   if (closed_.load()) {
     open_channels_.fetch_sub(1);
     co_return Error{ErrorCode::kFailedPrecondition,
-                    "Cannot open lvol '" + lvol_name_ + "': it is being destroyed or its pool is "
-                    "not loaded",
+                    "Cannot open lvol '" + lvol_name_ +
+                        "': it is being destroyed or its pool is "
+                        "not loaded",
                     19};
   }
   auto channel = co_await base_->open_channel();
@@ -59,14 +68,24 @@ Task<Result<std::unique_ptr<Channel>>> Lvol::open_channel() {
   co_return opened;
 }
 
-bool Lvol::thin() const noexcept { return blob_->meta.thin(); }
-bool Lvol::read_only() const noexcept { return blob_->read_only(); }
+bool Lvol::thin() const noexcept {
+  return blob_->meta.thin();
+}
+bool Lvol::read_only() const noexcept {
+  return blob_->read_only();
+}
 bool Lvol::is_snapshot() const {
   return blob_->meta.find(lvol_property::kSnapshotTime) != nullptr;
 }
-bool Lvol::is_clone() const { return blob_->meta.find(lvol_property::kSourceUuid) != nullptr; }
-uint64_t Lvol::num_clusters() const noexcept { return blob_->map().size(); }
-uint64_t Lvol::allocated_clusters() const noexcept { return blob_->allocated; }
+bool Lvol::is_clone() const {
+  return blob_->meta.find(lvol_property::kSourceUuid) != nullptr;
+}
+uint64_t Lvol::num_clusters() const noexcept {
+  return blob_->map().size();
+}
+uint64_t Lvol::allocated_clusters() const noexcept {
+  return blob_->allocated;
+}
 
 std::optional<std::string> Lvol::property(const std::string& name) const {
   const lvs_format::Xattr* xattr = blob_->meta.find(name);

@@ -27,9 +27,9 @@ class Reactor;
 
 // Names of properties (xattrs) that pools of Mayastor know.
 namespace lvol_property {
-inline constexpr const char* kShared = "shared";                // "true" or "false"
-inline constexpr const char* kAllowedHosts = "allowed-hosts";   // comma-joined host NQNs
-inline constexpr const char* kEntityId = "entity_id";           // volume the replica belongs to
+inline constexpr const char* kShared = "shared";               // "true" or "false"
+inline constexpr const char* kAllowedHosts = "allowed-hosts";  // comma-joined host NQNs
+inline constexpr const char* kEntityId = "entity_id";          // volume the replica belongs to
 inline constexpr const char* kSnapshotTime = "io-engine.snapshot_create_time";
 inline constexpr const char* kSourceUuid = "io-engine.source_uuid";  // snapshot of a clone
 }  // namespace lvol_property

@@ -147,7 +147,8 @@ void LvolChannel::forwarded(Io* io, IoStatus status) noexcept {
 
 void LvolChannel::finish(Request* request, IoStatus status) noexcept {
   Io* user = request->user;
-  if (request->start_ns != 0) latency_ns_ = std::max<uint64_t>(1, clock_.now_ns() - request->start_ns);
+  if (request->start_ns != 0)
+    latency_ns_ = std::max<uint64_t>(1, clock_.now_ns() - request->start_ns);
   if (status.ok()) counters_.record(user->type, user->length, latency_ns_);
   give_back(request);
   user->complete(status);

@@ -1,9 +1,9 @@
 // LvolChannel: one core's way to a lvol: maps offsets to clusters and forwards to the base bdev.
 // Why it is quick: a request inside one run of neighbouring clusters is one request to the base,
-// from a free list, with the submitter's own buffers. First writes to a cluster of a thin lvol go to
-// the home reactor, which gives the cluster, and are then done as any other.
-// Owner: the reactor that opened it. Invariants: idle when destroyed; while it lives the lvol has no
-// cluster taken away.
+// from a free list, with the submitter's own buffers. First writes to a cluster of a thin lvol go
+// to the home reactor, which gives the cluster, and are then done as any other. Owner: the reactor
+// that opened it. Invariants: idle when destroyed; while it lives the lvol has no cluster taken
+// away.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -33,12 +33,12 @@ class LvolChannel final : public Channel {
     Io io;
     Io* user = nullptr;
     LvolChannel* channel = nullptr;
-    Request* whole = nullptr;     // set in pieces
-    uint32_t outstanding = 0;     // pieces of a whole
-    IoStatus status;              // the first failure
+    Request* whole = nullptr;  // set in pieces
+    uint32_t outstanding = 0;  // pieces of a whole
+    IoStatus status;           // the first failure
     uint32_t first_missing = 0, last_missing = 0;
-    uint64_t start_ns = 0;        // 0: latency not measured
-    std::vector<iovec> parts;     // of a piece
+    uint64_t start_ns = 0;     // 0: latency not measured
+    std::vector<iovec> parts;  // of a piece
   };
   struct Run {
     enum class Kind : uint8_t { kDevice, kZeroes, kUnreadable } kind;

@@ -81,8 +81,9 @@ Task<Result<void>> check_blank(std::shared_ptr<Bdev> base) {
   const auto found = recognise_contents(head_bytes, tail_bytes, size);
   if (found) {
     co_return Error{ErrorCode::kInvalidArgument,
-                    "device holds " + *found + "; if its data is not needed, wipe it first with "
-                    "'wipefs -a' (and its partitions, if any)",
+                    "device holds " + *found +
+                        "; if its data is not needed, wipe it first with "
+                        "'wipefs -a' (and its partitions, if any)",
                     17};
   }
   co_return Result<void>();
@@ -388,10 +389,9 @@ Task<Result<void>> LvolStore::resize_lvol(Uuid uuid, uint64_t size_bytes) {
     co_return cannot(what, ErrorCode::kNotFound, "pool '" + name_ + "' has no such lvol", 2);
   }
   if (size_bytes == 0 || size_bytes > capacity_bytes()) {
-    co_return cannot(what, ErrorCode::kInvalidArgument,
-                     "size of " + std::to_string(size_bytes) +
-                         " bytes is 0 or exceeds the pool's capacity",
-                     22);
+    co_return cannot(
+        what, ErrorCode::kInvalidArgument,
+        "size of " + std::to_string(size_bytes) + " bytes is 0 or exceeds the pool's capacity", 22);
   }
   const uint64_t clusters = (size_bytes + cluster_size() - 1) / cluster_size();
   const bool shrinks = clusters < lvol->num_clusters();
@@ -413,7 +413,9 @@ uint64_t LvolStore::total_clusters() const noexcept {
 uint64_t LvolStore::free_clusters() const noexcept {
   return store_ == nullptr ? 0 : store_->free_clusters();
 }
-uint64_t LvolStore::capacity_bytes() const noexcept { return total_clusters() * cluster_size(); }
+uint64_t LvolStore::capacity_bytes() const noexcept {
+  return total_clusters() * cluster_size();
+}
 uint64_t LvolStore::used_bytes() const noexcept {
   return (total_clusters() - free_clusters()) * cluster_size();
 }
@@ -429,7 +431,9 @@ uint64_t LvolStore::free_metadata_pages() const noexcept {
   return store_ == nullptr ? 0 : store_->free_pages();
 }
 
-std::string LvolStore::audit() const { return store_ == nullptr ? "" : store_->audit(); }
+std::string LvolStore::audit() const {
+  return store_ == nullptr ? "" : store_->audit();
+}
 
 std::vector<std::shared_ptr<Lvol>> LvolStore::lvols() const {
   std::vector<std::shared_ptr<Lvol>> all;

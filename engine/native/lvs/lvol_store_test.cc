@@ -356,8 +356,9 @@ TEST(LvolStore, CreateRefusesDevicesWithSomebodysData) {
       {size - 65536, std::string("\xfc\x4e\x2b\xa9", 4), "md raid"},
       {128 << 10, std::string("\x0c\xb1\xba\0\0\0\0\0", 8), "ZFS"},
       {size - (128 << 10), std::string("\x0c\xb1\xba\0\0\0\0\0", 8), "ZFS"},
-      {446, std::string("\0\0\0\0\x83\0\0\0\0\x08\0\0\0\x10\0\0", 16) + std::string(48, '\0') +
-                "\x55\xaa",
+      {446,
+       std::string("\0\0\0\0\x83\0\0\0\0\x08\0\0\0\x10\0\0", 16) + std::string(48, '\0') +
+           "\x55\xaa",
        "MBR"},
   };
   for (const Foreign& each : all) {
@@ -387,9 +388,53 @@ TEST(LvolStore, DeviceWith4096ByteBlocksWorks) {
   { EXPECT_TRUE(rig.write(*rig.channel(lvol), 4096, 4096, 5).ok()); }
   lvol.reset();
   store.reset();
-  auto again = rig.sim.run(
-      LvolStore::import(rig.open_disk("?blk_size=4096"), "pool", std::nullopt));
+  auto again =
+      rig.sim.run(LvolStore::import(rig.open_disk("?blk_size=4096"), "pool", std::nullopt));
   ASSERT_TRUE(again.ok()) << again.error().message;
+}
+
+// Metadata region of a 64 MiB pool with 1 MiB clusters: masks on pages 1-3, so it starts at page 4.
+constexpr uint64_t kRegion = 4 * 4096;
+
+void tear_page(SimDisk& disk, uint32_t page) {
+  const std::vector<uint8_t> half(512, 0xA5);
+  disk.poke(kRegion + page * 4096u + 1024, half.data(), half.size());
+}
+
+TEST(LvolStore, TornRootAndExtentPagesAreRepairedFromTheShadow) {
+  LvsRig rig;
+  auto store = rig.create();
+  auto lvol =
+      rig.lvol(store, 1, 8 * kMiB, true);  // root page 1, extent page 2 with its first write
+  ASSERT_TRUE(rig.sim.run(lvol->set_property("shared", "true")).ok());
+  lvol.reset(), store.reset();
+  tear_page(rig.disk, 1);
+  store = rig.import();
+  lvol = store->find_lvol(test_uuid(1));
+  ASSERT_NE(lvol, nullptr);
+  EXPECT_EQ(lvol->property("shared"), "true");
+  for (uint64_t i = 0; i < 3; ++i) {
+    EXPECT_TRUE(rig.write(*rig.channel(lvol), i * kMiB, 4096, 0x21, true).ok());
+  }
+  lvol.reset(), store.reset();
+  tear_page(rig.disk, 2);
+  store = rig.import();
+  lvol = store->find_lvol(test_uuid(1));
+  EXPECT_EQ(lvol->allocated_clusters(), 3u);
+  EXPECT_EQ(rig.read(*rig.channel(lvol), 2 * kMiB, 4096), 0x21);
+}
+
+TEST(LvolStore, DestroyedLvolIsNotBroughtBackByTheShadow) {
+  LvsRig rig;
+  auto store = rig.create();
+  auto lvol = rig.lvol(store, 1, 8 * kMiB, false);
+  ASSERT_TRUE(rig.sim.run(lvol->set_property("shared", "true")).ok());
+  ASSERT_TRUE(rig.sim.run(store->destroy_lvol(test_uuid(1))).ok());
+  lvol.reset(), store.reset();
+  tear_page(rig.disk, 1);  // as a page of somebody else would, there
+  store = rig.import();
+  EXPECT_TRUE(store->lvols().empty());
+  EXPECT_EQ(store->free_clusters(), 63u);
 }
 
 TEST(LvolStore, FailedMetadataWriteStopsChangesUntilImport) {

@@ -1,4 +1,5 @@
-// For the tests of this layer: a simulated machine with one disk, and I/O on a lvol as single calls.
+// For the tests of this layer: a simulated machine with one disk, and I/O on a lvol as single
+// calls.
 #pragma once
 #include <gtest/gtest.h>
 
@@ -15,7 +16,9 @@ namespace mayastor {
 
 inline constexpr uint64_t kTestMiB = 1u << 20;
 
-inline Uuid test_uuid(uint32_t number) { return Uuid::from_name("lvol-" + std::to_string(number)); }
+inline Uuid test_uuid(uint32_t number) {
+  return Uuid::from_name("lvol-" + std::to_string(number));
+}
 
 class LvsRig {
  public:
@@ -61,8 +64,8 @@ class LvsRig {
     if (!opened.ok()) ADD_FAILURE() << opened.error().message;
     return opened.take();
   }
-  IoStatus write(Channel& channel, uint64_t offset, uint64_t length, uint8_t fill,
-                 bool fua = false, size_t reactor = 0) {
+  IoStatus write(Channel& channel, uint64_t offset, uint64_t length, uint8_t fill, bool fua = false,
+                 size_t reactor = 0) {
     std::vector<uint8_t> data(length, fill);
     return sim.run_on(sim.reactor(reactor),
                       mayastor::write(channel, offset, data.data(), length, fua));

@@ -21,7 +21,9 @@ Connection::Connection(ConnectionOwner& owner, const ConnectionOptions& options)
         if (state_ == State::kRunning) retry_waiting();
       }) {}
 
-Connection::~Connection() { CHECK(!socket_ && !handler_ && executing_ == 0); }
+Connection::~Connection() {
+  CHECK(!socket_ && !handler_ && executing_ == 0);
+}
 
 void Connection::start(std::unique_ptr<Socket> socket) {
   socket_ = std::move(socket);
@@ -40,10 +42,10 @@ void Connection::on_timer() noexcept {
   close(state_ == State::kTerminating ? close_reason_ : "no Connect in time");
 }
 
-// ---- Setting up ----------------------------------------------------------------------------------
+// ---- Setting up
+// ----------------------------------------------------------------------------------
 
-void Connection::move_to(Reactor& reactor,
-                         std::function<void(std::shared_ptr<Connection>)> moved) {
+void Connection::move_to(Reactor& reactor, std::function<void(std::shared_ptr<Connection>)> moved) {
   CHECK(state_ == State::kConnecting || state_ == State::kClosed);
   auto self = shared_from_this();
   if (&reactor == reactor_) {
@@ -138,7 +140,8 @@ void Connection::reject_connect(IoStatus status, uint32_t dw0) {
   if (was_connecting) drain_input();
 }
 
-// ---- Requests ------------------------------------------------------------------------------------
+// ---- Requests
+// ------------------------------------------------------------------------------------
 
 Request* Connection::take_request() noexcept {
   Request* const request = free_;
@@ -200,7 +203,8 @@ void Connection::execute(Request& request) noexcept {
   handler_->execute(request);
 }
 
-// ---- Closing -------------------------------------------------------------------------------------
+// ---- Closing
+// -------------------------------------------------------------------------------------
 
 void Connection::post_close(const char* why) {
   reactor_->post([self = shared_from_this(), why] { self->close(why); });

@@ -120,8 +120,8 @@ class Connection final : public std::enable_shared_from_this<Connection>,
   void start(std::unique_ptr<Socket> socket);  // home; arms the Connect timeout
 
   // After on_connect(), which is answered exactly once by accept_queue() or reject_connect(), even
-  // if the connection closed meanwhile. An I/O queue: move_to() (home), then `moved` runs on the new
-  // reactor, sets up what it needs and answers there. Until then on_closed() waits.
+  // if the connection closed meanwhile. An I/O queue: move_to() (home), then `moved` runs on the
+  // new reactor, sets up what it needs and answers there. Until then on_closed() waits.
   void move_to(Reactor& reactor, std::function<void(std::shared_ptr<Connection>)> moved);
   struct Queue {
     std::unique_ptr<CommandHandler> handler;
@@ -138,7 +138,7 @@ class Connection final : public std::enable_shared_from_this<Connection>,
   void complete(Request& request, IoStatus status, uint32_t dw0 = 0, uint32_t dw1 = 0) noexcept;
   void close(const char* why) noexcept;  // idempotent; own reactor; `why` is static text
   [[nodiscard]] const char* close_reason() const noexcept { return close_reason_; }
-  void post_close(const char* why);      // home reactor
+  void post_close(const char* why);  // home reactor
 
   // For handlers. A buffer of the reactor's pool, or of the heap when `must` and the pool is empty.
   [[nodiscard]] static uint8_t* acquire_buffer(uint32_t bytes, bool must, bool* heap) noexcept;
@@ -158,7 +158,7 @@ class Connection final : public std::enable_shared_from_this<Connection>,
   enum class State : uint8_t {
     kAwaitIcReq,
     kAwaitConnect,
-    kConnecting,   // Connect with the owner; nothing is read
+    kConnecting,  // Connect with the owner; nothing is read
     kRunning,
     kTerminating,  // TermReq sent; input is dropped until the host closes
     kClosed,
@@ -220,8 +220,8 @@ class Connection final : public std::enable_shared_from_this<Connection>,
   uint16_t qid_ = 0;
   bool queue_accepted_ = false;
   bool flow_control_ = true;
-  bool send_blocked_ = false;    // the socket is full: wait for on_writable()
-  bool input_blocked_ = false;   // no request is free: go on when one is
+  bool send_blocked_ = false;   // the socket is full: wait for on_writable()
+  bool input_blocked_ = false;  // no request is free: go on when one is
   bool processing_ = false;
   bool close_posted_ = false;
   uint16_t sqhd_ = 0;

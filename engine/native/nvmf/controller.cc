@@ -34,17 +34,24 @@ Controller::Controller(ControllerEnvironment& environment, Subsystem& subsystem,
   update_association_timer();
 }
 
-Controller::~Controller() { CHECK(connections_.empty() && async_events_.empty()); }
+Controller::~Controller() {
+  CHECK(connections_.empty() && async_events_.empty());
+}
 
-bool Controller::discovery() const noexcept { return subsystem_.discovery(); }
+bool Controller::discovery() const noexcept {
+  return subsystem_.discovery();
+}
 
-// ---- Connections ---------------------------------------------------------------------------------
+// ---- Connections
+// ---------------------------------------------------------------------------------
 
 uint32_t Controller::io_queue_count() const noexcept {
   return static_cast<uint32_t>(connections_.size() - connections_.count(0));
 }
 
-std::string Controller::peer() const { return admin_ ? admin_->peer() : std::string(); }
+std::string Controller::peer() const {
+  return admin_ ? admin_->peer() : std::string();
+}
 
 void Controller::add_connection(uint16_t qid, std::shared_ptr<Connection> connection) {
   if (qid == 0) admin_ = connection;
@@ -53,9 +60,9 @@ void Controller::add_connection(uint16_t qid, std::shared_ptr<Connection> connec
 }
 
 void Controller::on_connection_closed(const Connection& connection) {
-  const auto found =
-      std::find_if(connections_.begin(), connections_.end(),
-                   [&](const auto& entry) { return entry.second.get() == &connection; });
+  const auto found = std::find_if(connections_.begin(), connections_.end(), [&](const auto& entry) {
+    return entry.second.get() == &connection;
+  });
   if (found == connections_.end()) return;
   const bool was_admin = found->first == 0;
   connections_.erase(found);
@@ -94,9 +101,11 @@ void Controller::io_queues_gone() {
   disabling_ = shutting_down_ = false;
 }
 
-// ---- Timers --------------------------------------------------------------------------------------
+// ---- Timers
+// --------------------------------------------------------------------------------------
 
-// A host that neither enables the controller nor makes I/O queues holds a controller id for nothing.
+// A host that neither enables the controller nor makes I/O queues holds a controller id for
+// nothing.
 void Controller::update_association_timer() {
   const bool useless = !ending_ && !discovery() && (!enabled() || io_queue_count() == 0);
   if (!useless) {
@@ -137,7 +146,8 @@ Controller::Answer Controller::set_keep_alive(uint32_t kato_ms) {
   return {};
 }
 
-// ---- Commands ------------------------------------------------------------------------------------
+// ---- Commands
+// ------------------------------------------------------------------------------------
 
 Plan Controller::plan(const Request& request) const noexcept {
   const Sqe& sqe = request.sqe;
@@ -178,8 +188,7 @@ Plan Controller::plan(const Request& request) const noexcept {
 }
 
 Plan Controller::plan_log_page(const Sqe& sqe) const noexcept {
-  const uint64_t dwords =
-      (uint64_t{sqe.cdw11 & 0xFFFF} << 16 | uint64_t{sqe.cdw10 >> 16}) + 1;
+  const uint64_t dwords = (uint64_t{sqe.cdw11 & 0xFFFF} << 16 | uint64_t{sqe.cdw10 >> 16}) + 1;
   if (dwords * 4 > environment_.target_options().max_io_bytes) {
     return {io_status::kInvalidField, Transfer::kNone, 0};
   }
@@ -239,7 +248,8 @@ Controller::Answer Controller::abort(Connection& connection, const Request& requ
   return {io_status::kOk, 0};
 }
 
-// ---- Properties ----------------------------------------------------------------------------------
+// ---- Properties
+// ----------------------------------------------------------------------------------
 
 Controller::Answer Controller::fabrics(const Request& request) {
   PropertySqe sqe;
@@ -299,7 +309,8 @@ void Controller::set_configuration(uint32_t cc) {
   update_association_timer();
 }
 
-// ---- Asynchronous events -------------------------------------------------------------------------
+// ---- Asynchronous events
+// -------------------------------------------------------------------------
 
 void Controller::async_event(Connection& connection, Request& request) {
   if (async_events_.size() >= kAsyncEventLimit) {

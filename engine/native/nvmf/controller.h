@@ -126,7 +126,7 @@ class Controller final : public std::enable_shared_from_this<Controller> {
   uint64_t cap_ = 0;
   uint32_t cc_ = 0, csts_ = 0;
   bool ending_ = false;
-  bool disabling_ = false, shutting_down_ = false;  // once the I/O queues are gone
+  bool disabling_ = false, shutting_down_ = false;               // once the I/O queues are gone
   std::map<uint16_t, std::shared_ptr<Connection>> connections_;  // by qid; 0 is the admin queue
   std::shared_ptr<Connection> admin_;
   std::map<uint8_t, uint32_t> features_;

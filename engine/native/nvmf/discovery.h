@@ -1,5 +1,6 @@
 // Discovery log page: where a host finds the subsystems it may use.
-// Source: NVMe over Fabrics 1.1, discovery log page; TCP entries per the TCP transport specification.
+// Source: NVMe over Fabrics 1.1, discovery log page; TCP entries per the TCP transport
+// specification.
 #pragma once
 #include <string>
 #include <vector>

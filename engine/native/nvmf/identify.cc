@@ -15,7 +15,7 @@ constexpr char kFirmware[] = "1.0";
 constexpr uint32_t kControlAttributeHostId128 = 1;
 constexpr uint32_t kSglsSupported = 1U | 1U << 20 | 1U << 21;  // offsets, transport data block
 constexpr uint8_t kAnaTransitionSeconds = 10;
-constexpr uint8_t kAnaCapabilities = 0x47;  // optimized, non-optimized, inaccessible; fixed group
+constexpr uint8_t kAnaCapabilities = 0x47;   // optimized, non-optimized, inaccessible; fixed group
 constexpr uint8_t kReservationTypes = 0xFE;  // all six types, IEKEY as of 1.3
 constexpr uint32_t kErrorLogEntries = 1;
 
@@ -87,11 +87,10 @@ void Controller::identify_controller(uint8_t* page) const {
   id.crdt3 = target.retry_delay_100ms[2];
   id.acl = 3;
   id.aerl = kAsyncEventLimit - 1;
-  id.frmw = 0x03;  // one slot, read only
+  id.frmw = 0x03;   // one slot, read only
   id.lpa = 1 << 2;  // extended data of Get Log Page
   id.elpe = kErrorLogEntries - 1;
-  id.kas = static_cast<uint16_t>(
-      std::max<uint64_t>(target.keep_alive_granularity_ms / 100, 1));
+  id.kas = static_cast<uint16_t>(std::max<uint64_t>(target.keep_alive_granularity_ms / 100, 1));
   id.sqes = 0x66;
   id.cqes = 0x44;
   id.sgls = kSglsSupported;
@@ -122,7 +121,7 @@ void Controller::identify_controller(uint8_t* page) const {
   id.oncs = kOncsCompare | kOncsReservations;
   if (bdev.supports(IoType::kUnmap)) id.oncs |= kOncsDatasetManagement;
   if (bdev.supports(IoType::kWriteZeroes)) id.oncs |= kOncsWriteZeroes;
-  id.fuses = 1;                                     // compare and write
+  id.fuses = 1;                                      // compare and write
   id.vwc = bdev.has_volatile_cache() ? 0x05 : 0x04;  // flush of all namespaces not supported
   std::memcpy(page, &id, sizeof(id));
 }

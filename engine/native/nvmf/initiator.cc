@@ -182,7 +182,8 @@ Task<Result<std::shared_ptr<Bdev>>> Initiator::create(std::string uri) {
   const Result<void> started = co_await controller->start();
   if (!started.ok()) {
     controller->stop();
-    co_return Error{started.error().code, "Cannot connect to " + uri + ": " + started.error().message,
+    co_return Error{started.error().code,
+                    "Cannot connect to " + uri + ": " + started.error().message,
                     started.error().error_number};
   }
   auto remote = std::make_shared<NvmfBdev>(std::move(controller));
@@ -274,7 +275,8 @@ Task<Result<std::vector<DiscoveryEntry>>> Initiator::discover(std::string addres
   ConnectParameters connect;
   connect.subsystem_nqn = kDiscoveryNqn;
   connect.host_nqn = options_.host_nqn;
-  connect.host_id = options_.host_id.is_nil() ? Uuid::from_name(options_.host_nqn) : options_.host_id;
+  connect.host_id =
+      options_.host_id.is_nil() ? Uuid::from_name(options_.host_nqn) : options_.host_id;
   Result<std::vector<DiscoveryEntry>> entries = co_await read_discovery_log(queue, connect);
   queue->close(io_status::kQueueDeleted);
   if (!entries.ok()) co_return Error{entries.error().code, what + ": " + entries.error().message};
@@ -284,9 +286,8 @@ Task<Result<std::vector<DiscoveryEntry>>> Initiator::discover(std::string addres
 std::shared_ptr<Initiator> register_nvmf_scheme(BdevRegistry& registry, Reactor& home,
                                                 InitiatorOptions options) {
   auto initiator = std::make_shared<Initiator>(home, std::move(options));
-  registry.add_scheme("nvmf", [initiator](std::string uri) {
-    return initiator->create(std::move(uri));
-  });
+  registry.add_scheme("nvmf",
+                      [initiator](std::string uri) { return initiator->create(std::move(uri)); });
   return initiator;
 }
 

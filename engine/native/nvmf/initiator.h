@@ -21,7 +21,7 @@ namespace mayastor::nvmf {
 
 struct InitiatorOptions {
   std::string host_nqn = "nqn.2019-05.io.openebs:node-name:mayastor-node";
-  Uuid host_id;  // nil: derived from host_nqn, so that it survives restarts
+  Uuid host_id;                         // nil: derived from host_nqn, so that it survives restarts
   uint32_t kato_ms = 10'000;            // keep-alive timeout told to the target; 0: none
   uint32_t io_timeout_ms = 5'000;       // an unanswered I/O ends the controller
   uint32_t admin_timeout_ms = 5'000;    // the same for admin commands and keep-alives

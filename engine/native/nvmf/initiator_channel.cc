@@ -22,7 +22,9 @@ Progress& progress_of(Io& io) noexcept {
 }
 
 // Flushes have no length; everything else has at least one byte.
-uint64_t work_of(const Io& io) noexcept { return io.type == IoType::kFlush ? 1 : io.length; }
+uint64_t work_of(const Io& io) noexcept {
+  return io.type == IoType::kFlush ? 1 : io.length;
+}
 
 }  // namespace
 

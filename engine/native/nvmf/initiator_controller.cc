@@ -23,7 +23,9 @@ Controller::Controller(Reactor& home, const InitiatorOptions& options, RemoteAdd
         spawn(keep_alive());
       }) {}
 
-Controller::~Controller() { CHECK(admin_ == nullptr || admin_->closed()); }
+Controller::~Controller() {
+  CHECK(admin_ == nullptr || admin_->closed());
+}
 
 Task<Result<void>> Controller::start() {
   CHECK(state_ == ControllerState::kNew && Reactor::current_or_null() == &home_);
@@ -53,8 +55,8 @@ Task<Result<void>> Controller::set_up() {
   queue_options.header_digest = address_.header_digest;
   queue_options.data_digest = address_.data_digest;
   admin_ = std::make_shared<InitiatorQueue>(queue_options);
-  Result<void> step =
-      co_await admin_->connect(address_.host, address_.port, options_.connect_timeout_ms * kMillisecond);
+  Result<void> step = co_await admin_->connect(address_.host, address_.port,
+                                               options_.connect_timeout_ms * kMillisecond);
   if (!step.ok()) co_return step;
 
   ConnectParameters connect;
@@ -75,10 +77,10 @@ Task<Result<void>> Controller::set_up() {
   if (!step.ok()) co_return step;
 
   const uint32_t wanted = std::clamp<uint32_t>(options_.io_queues, 1, 65535) - 1;
-  const Result<uint32_t> granted = co_await set_feature(admin_, kFeatureQueues, wanted << 16 | wanted);
+  const Result<uint32_t> granted =
+      co_await set_feature(admin_, kFeatureQueues, wanted << 16 | wanted);
   if (!granted.ok()) co_return granted.error();
-  const uint32_t queues =
-      std::min({granted.value() & 0xFFFF, granted.value() >> 16, wanted}) + 1;
+  const uint32_t queues = std::min({granted.value() & 0xFFFF, granted.value() >> 16, wanted}) + 1;
   queue_id_used_.assign(queues + 1, false);
   if (events_) {  // only asked for when offered; a refusal just means no events
     const Result<uint32_t> ignored =
@@ -160,8 +162,7 @@ Task<Result<void>> Controller::read_namespace(bool first) {
       data->nsze > UINT64_MAX >> format.data_size_log2) {
     co_return Error{ErrorCode::kUnavailable, "the namespace has no usable size (" +
                                                  std::to_string(data->nsze) + " blocks of 2^" +
-                                                 std::to_string(format.data_size_log2) +
-                                                 " bytes)"};
+                                                 std::to_string(format.data_size_log2) + " bytes)"};
   }
   if (first) {
     limits_.block_shift = format.data_size_log2;

@@ -91,7 +91,7 @@ class Controller final : public std::enable_shared_from_this<Controller> {
 
   QueuePtr admin_;
   uint16_t controller_id_ = 0;
-  uint32_t max_entries_ = 2;  // of an I/O queue
+  uint32_t max_entries_ = 2;   // of an I/O queue
   uint32_t max_commands_ = 0;  // in flight per queue; 0: not said
   uint32_t in_capsule_bytes_ = 0;
   bool volatile_cache_ = true;

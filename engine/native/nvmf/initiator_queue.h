@@ -2,11 +2,11 @@
 // Why: everything about PDUs, digests, R2T, batching and timeouts in one place; who uses it sees
 // commands and their answers.
 // How: commands live in a fixed array of slots. submit() appends to the send list; the list goes
-// out in one sendv at the end of the turn, payload straight from the caller's buffers. Reads land in
-// the caller's buffers: small ones through the receive buffer, the rest of large ones directly.
+// out in one sendv at the end of the turn, payload straight from the caller's buffers. Reads land
+// in the caller's buffers: small ones through the receive buffer, the rest of large ones directly.
 // Invariants: one reactor owns it. done() of every submitted command runs exactly once, from a ring
-// event, a timer, close(), or inline from submit() when the queue is closed. A command's buffers are
-// not touched after done(). Once closed it stays closed.
+// event, a timer, close(), or inline from submit() when the queue is closed. A command's buffers
+// are not touched after done(). Once closed it stays closed.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -46,7 +46,7 @@ struct Command {
   void (*done)(Command* command, const Answer& answer) noexcept = nullptr;
   void* owner = nullptr;
   uint64_t user = 0;
-  iovec own_iov{};                  // for users that need to point iov at something
+  iovec own_iov{};                     // for users that need to point iov at something
   std::array<uint8_t, 16> own_data{};  // e.g. one range of a dataset management command
 
   // The queue's own.
@@ -57,12 +57,12 @@ struct Command {
   bool bad_digest = false;  // some payload arrived damaged
   uint8_t generation = 0;   // part of the cid, so that a late answer meets no newer command
   uint16_t index = 0;
-  uint32_t received = 0;    // bytes read so far
-  uint32_t h2c_next = 0;    // bytes written so far, and the end of the R2T window
+  uint32_t received = 0;  // bytes read so far
+  uint32_t h2c_next = 0;  // bytes written so far, and the end of the R2T window
   uint32_t h2c_end = 0;
   uint16_t h2c_tag = 0;
   uint64_t started_ns = 0;
-  uint64_t send_end = 0;    // position of its last byte in the stream of sent bytes
+  uint64_t send_end = 0;  // position of its last byte in the stream of sent bytes
   Command* age_next = nullptr;
   Command* age_prev = nullptr;
   Command* next = nullptr;  // free list, or commands with bytes on the send list

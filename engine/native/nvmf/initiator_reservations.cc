@@ -20,7 +20,9 @@ constexpr uint32_t report_bytes(uint32_t registrants) {
 RemoteReservations::RemoteReservations(std::shared_ptr<Controller> controller)
     : controller_(std::move(controller)) {}
 
-RemoteReservations::~RemoteReservations() { CHECK(queue_.queue == nullptr); }
+RemoteReservations::~RemoteReservations() {
+  CHECK(queue_.queue == nullptr);
+}
 
 void RemoteReservations::close() {
   closed_ = true;

@@ -94,7 +94,8 @@ std::string uri_of(const std::string& address, uint16_t port, const std::string&
   return "nvmf://" + address + ":" + std::to_string(port) + "/" + kNqn + query;
 }
 
-// --- Simulated ------------------------------------------------------------------------------------
+// --- Simulated
+// ------------------------------------------------------------------------------------
 
 class SimPairTest : public testing::Test {
  protected:
@@ -209,7 +210,8 @@ TEST_F(SimPairTest, HostThatIsNotAllowedIsTold) {
   open("?hostnqn=nqn.2019-05.io:friend");
 }
 
-// --- Real sockets, real threads -------------------------------------------------------------------
+// --- Real sockets, real threads
+// -------------------------------------------------------------------
 
 class LoopbackPairTest : public testing::Test {
  protected:
@@ -224,8 +226,8 @@ class LoopbackPairTest : public testing::Test {
     }
     reactors_ = std::make_unique<Reactors>(std::move(list));
     reactors_->start();
-    port_ = run<Result<uint16_t>>([this] { return pair_.start(reactors_.get(), "127.0.0.1"); })
-                .value();
+    port_ =
+        run<Result<uint16_t>>([this] { return pair_.start(reactors_.get(), "127.0.0.1"); }).value();
     initiator_ = std::make_unique<Initiator>(reactors_->home(), InitiatorOptions());
   }
   ~LoopbackPairTest() override {
@@ -307,14 +309,14 @@ TEST_F(LoopbackPairTest, ChannelsWithDigestsKeepTheirData) {
 struct Storm {
   std::atomic<uint32_t> running{0}, failed{0}, done{0};
 };
-Task<bool> storm(Bdev* bdev, Storm* counters) {
+Task<bool> storm(Bdev* bdev, uint64_t offset, Storm* counters) {
   auto opened = co_await bdev->open_channel();
   if (!opened.ok()) co_return false;
   std::unique_ptr<Channel> channel = opened.take();
   std::vector<uint8_t> buffer(65536);
   counters->running.fetch_add(1);
   while (true) {
-    const IoStatus status = co_await write(*channel, 0, buffer.data(), buffer.size(), false);
+    const IoStatus status = co_await write(*channel, offset, buffer.data(), buffer.size(), false);
     if (!status.ok()) break;
     counters->done.fetch_add(1);
   }
@@ -322,16 +324,18 @@ Task<bool> storm(Bdev* bdev, Storm* counters) {
   channel.reset();
   co_return true;
 }
-Task<void> storm_on(Reactor* reactor, Bdev* bdev, Storm* counters, Latch* running) {
+Task<void> storm_on(Reactor* reactor, Bdev* bdev, uint64_t offset, Storm* counters,
+                    Latch* running) {
   running->add();
-  std::function<Task<bool>()> work = [=] { return storm(bdev, counters); };
+  std::function<Task<bool>()> work = [=] { return storm(bdev, offset, counters); };
   const bool opened = co_await call_on<bool>(*reactor, work);
   EXPECT_TRUE(opened);
   running->done();
 }
 Task<bool> storm_until_removed(Reactors* reactors, Bdev* bdev, Target* target, Storm* counters) {
   Latch running;
-  for (uint32_t i = 0; i < 4; ++i) spawn(storm_on(&reactors->at(i % 2), bdev, counters, &running));
+  for (uint32_t i = 0; i < 4; ++i)
+    spawn(storm_on(&reactors->at(i % 2), bdev, i * uint64_t{65536}, counters, &running));
   while (counters->running.load() < 4 || counters->done.load() < 50) {
     co_await sleep_for(1'000'000);
   }

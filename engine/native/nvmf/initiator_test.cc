@@ -39,8 +39,8 @@ class InitiatorTest : public testing::Test {
     peer_.reset();
   }
   void start_peer(PeerOptions options = {}) {
-    peer_ = std::make_unique<ScriptedPeer>(peer_host_.home(), kPeerAddress, 8420,
-                                           std::move(options));
+    peer_ =
+        std::make_unique<ScriptedPeer>(peer_host_.home(), kPeerAddress, 8420, std::move(options));
   }
   Result<std::shared_ptr<Bdev>> create(std::string query = "") {
     initiator_ = std::make_unique<Initiator>(sim_.home(), options_);
@@ -169,8 +169,8 @@ TEST_F(InitiatorTest, SendsEveryKindOfCommand) {
   EXPECT_EQ(peer_->memory[0], 0);
   EXPECT_NE(peer_->memory[4096 + 100], peer_->memory[100]);
   EXPECT_TRUE(sim_.run(mayastor::write_zeroes(*channel_, 4096, 4096)).ok());
-  EXPECT_EQ(std::vector<uint8_t>(8192), std::vector<uint8_t>(peer_->memory.begin(),
-                                                            peer_->memory.begin() + 8192));
+  EXPECT_EQ(std::vector<uint8_t>(8192),
+            std::vector<uint8_t>(peer_->memory.begin(), peer_->memory.begin() + 8192));
 }
 
 TEST_F(InitiatorTest, KeepsOrderAndDepthUnderPressure) {
@@ -242,9 +242,9 @@ TEST_F(InitiatorTest, UnknownSubsystemIsNotFound) {
 TEST_F(InitiatorTest, BadUrisAreRefusedWithTheReason) {
   initiator_ = std::make_unique<Initiator>(sim_.home(), options_);
   for (const char* uri :
-       {"nvmf://some-host/nqn.a", "nvmf://10.0.0.2/", "nvmf://10.0.0.2/iqn.x", "nvmf://10.0.0.2:0/nqn.a",
-        "nvmf://10.0.0.2/nqn.a?uuid=xyz", "nvmf://10.0.0.2/nqn.a?hdgst=perhaps",
-        "nvmf://10.0.0.2/nqn.a?hostnqn=me", "nvmf:nqn.a"}) {
+       {"nvmf://some-host/nqn.a", "nvmf://10.0.0.2/", "nvmf://10.0.0.2/iqn.x",
+        "nvmf://10.0.0.2:0/nqn.a", "nvmf://10.0.0.2/nqn.a?uuid=xyz",
+        "nvmf://10.0.0.2/nqn.a?hdgst=perhaps", "nvmf://10.0.0.2/nqn.a?hostnqn=me", "nvmf:nqn.a"}) {
     const auto bdev = sim_.run(initiator_->create(uri));
     ASSERT_FALSE(bdev.ok()) << uri;
     EXPECT_EQ(bdev.error().code, ErrorCode::kInvalidArgument) << uri;
@@ -385,15 +385,25 @@ class InitiatorBreachTest : public InitiatorTest, public testing::WithParamInter
            link.answer(static_cast<uint16_t>(sqe.cid ^ 0x8000), io_status::kOk);
          }},
         {"data for a write", IoType::kWrite, 4096,
-         [](Link& link, const Sqe& sqe) { link.send_data(sqe.cid, junk.data(), 512, 0, true, true); }},
+         [](Link& link, const Sqe& sqe) {
+           link.send_data(sqe.cid, junk.data(), 512, 0, true, true);
+         }},
         {"too much data", IoType::kRead, 4096,
-         [](Link& link, const Sqe& sqe) { link.send_data(sqe.cid, junk.data(), 8192, 0, true, true); }},
+         [](Link& link, const Sqe& sqe) {
+           link.send_data(sqe.cid, junk.data(), 8192, 0, true, true);
+         }},
         {"data at a wrong offset", IoType::kRead, 4096,
-         [](Link& link, const Sqe& sqe) { link.send_data(sqe.cid, junk.data(), 512, 512, true, true); }},
+         [](Link& link, const Sqe& sqe) {
+           link.send_data(sqe.cid, junk.data(), 512, 512, true, true);
+         }},
         {"too little data", IoType::kRead, 4096,
-         [](Link& link, const Sqe& sqe) { link.send_data(sqe.cid, junk.data(), 512, 0, true, true); }},
+         [](Link& link, const Sqe& sqe) {
+           link.send_data(sqe.cid, junk.data(), 512, 0, true, true);
+         }},
         {"success without last", IoType::kRead, 4096,
-         [](Link& link, const Sqe& sqe) { link.send_data(sqe.cid, junk.data(), 512, 0, false, true); }},
+         [](Link& link, const Sqe& sqe) {
+           link.send_data(sqe.cid, junk.data(), 512, 0, false, true);
+         }},
         {"success without data", IoType::kRead, 4096,
          [](Link& link, const Sqe& sqe) { link.answer(sqe.cid, io_status::kOk); }},
         {"write done without its data", IoType::kWrite, 65536,
@@ -487,8 +497,8 @@ TEST_F(InitiatorTwoReactorTest, ChannelsOfOtherReactorsEndToo) {
   }
   sim_.run_for(2 * kMs);
   peer_->links.pop_back();  // only the connection of the second reactor
-  ASSERT_TRUE(sim_.run_until([&] { return here.completions == 1 && there.completions == 1; },
-                             50 * kMs));
+  ASSERT_TRUE(
+      sim_.run_until([&] { return here.completions == 1 && there.completions == 1; }, 50 * kMs));
   EXPECT_TRUE(here.status.is(io_status::kHostPathError));
   EXPECT_TRUE(there.status.is(io_status::kHostPathError));
   const Reactor::Scope scope(sim_.reactor(1));

@@ -118,8 +118,7 @@ class ScriptedPeer::Link final : public SocketHandler {
     pdu.cid = cid;
     pdu.offset = offset;
     pdu.length = length;
-    const uint8_t flags =
-        static_cast<uint8_t>((last ? kPduLast : 0) | (success ? kPduSuccess : 0));
+    const uint8_t flags = static_cast<uint8_t>((last ? kPduLast : 0) | (success ? kPduSuccess : 0));
     send_pdu(&pdu, sizeof(pdu), kPduC2hData, flags, data, length);
   }
   void send_r2t(uint16_t cid, uint16_t tag, uint32_t offset, uint32_t length) {
@@ -259,8 +258,8 @@ class ScriptedPeer::Link final : public SocketHandler {
     peer_.commands.push_back(sqe);
     if (peer_.on_command && peer_.on_command(*this, sqe)) return;
     if (peer_.silent_opcodes.contains(sqe.opcode)) return;
-    const bool writes = sqe.opcode == kIoWrite || sqe.opcode == kIoCompare ||
-                        sqe.opcode == kIoDatasetManagement;
+    const bool writes =
+        sqe.opcode == kIoWrite || sqe.opcode == kIoCompare || sqe.opcode == kIoDatasetManagement;
     if (writes && length == 0) {
       CHECK(sqe.sgl.type == kSglTransport);
       writes_[sqe.cid] = Write{sqe, {}, 0};
@@ -368,7 +367,8 @@ class ScriptedPeer::Link final : public SocketHandler {
       controller.oaes = kOaesNamespaceAttribute;
       controller.kas = 100;
       controller.maxcmd = peer_.options.entries;
-      controller.oncs = kOncsCompare | kOncsDatasetManagement | kOncsWriteZeroes | kOncsReservations;
+      controller.oncs =
+          kOncsCompare | kOncsDatasetManagement | kOncsWriteZeroes | kOncsReservations;
       controller.vwc = 1;
       controller.sgls = 1;
       controller.ioccsz = (64 + peer_.options.in_capsule_bytes) / 16;

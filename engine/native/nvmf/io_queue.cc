@@ -21,7 +21,9 @@ constexpr bool is_reservation(uint8_t opcode) noexcept {
   return opcode == kIoReservationRegister || opcode == kIoReservationReport ||
          opcode == kIoReservationAcquire || opcode == kIoReservationRelease;
 }
-constexpr Plan failed(IoStatus status) noexcept { return {status, Transfer::kNone, 0}; }
+constexpr Plan failed(IoStatus status) noexcept {
+  return {status, Transfer::kNone, 0};
+}
 
 IoStatus ana_status(AnaState state) noexcept {
   switch (state) {
@@ -60,7 +62,8 @@ IoQueue& IoQueue::of(Io* io) noexcept {
   return static_cast<IoQueue&>(*static_cast<Request*>(io->owner)->connection->handler());
 }
 
-// ---- Before the data -----------------------------------------------------------------------------
+// ---- Before the data
+// -----------------------------------------------------------------------------
 
 Plan IoQueue::plan(Request& request) noexcept {
   request.scratch = 0;
@@ -166,7 +169,8 @@ void IoQueue::on_transfer_failed(Request& request) noexcept {
   }
 }
 
-// ---- Running -------------------------------------------------------------------------------------
+// ---- Running
+// -------------------------------------------------------------------------------------
 
 IoStatus IoQueue::admit(const Sqe& sqe) const noexcept {
   if (shard_.ana() != AnaState::kOptimized) [[unlikely]] {
@@ -376,7 +380,8 @@ Task<IoStatus> IoQueue::compare_data(const Request* request) {
   co_return status;
 }
 
-// ---- Fused compare and write ---------------------------------------------------------------------
+// ---- Fused compare and write
+// ---------------------------------------------------------------------
 
 void IoQueue::fused_ready(Request& request) noexcept {
   if ((request.scratch & kFusedMissing) != 0) {
@@ -421,7 +426,8 @@ Task<void> IoQueue::run_fused(Request* first, Request* second) {
   connection_.complete(*second, written);
 }
 
-// ---- Reservations --------------------------------------------------------------------------------
+// ---- Reservations
+// --------------------------------------------------------------------------------
 
 Task<void> IoQueue::run_reservation(Request* request) {
   Subsystem* const subsystem = &subsystem_;
@@ -452,7 +458,8 @@ Task<void> IoQueue::run_reservation(Request* request) {
   connection_.complete(*request, status);
 }
 
-// ---- Waiting and ending --------------------------------------------------------------------------
+// ---- Waiting and ending
+// --------------------------------------------------------------------------
 
 void IoQueue::hold(Request& request) noexcept {
   request.next = nullptr;

@@ -1,7 +1,7 @@
 // I/O commands of one queue: NVMe command -> Io on the queue's own bdev channel -> answer.
 // Owner: its connection; lives on the connection's reactor.
-// Invariants: no I/O reaches the bdev while the shard is paused, in an ANA state that forbids it, or
-// against a reservation; the checks are made when the data is there, right before submit().
+// Invariants: no I/O reaches the bdev while the shard is paused, in an ANA state that forbids it,
+// or against a reservation; the checks are made when the data is there, right before submit().
 #pragma once
 #include <memory>
 

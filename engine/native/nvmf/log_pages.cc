@@ -1,5 +1,5 @@
-// Get Log Page. A page is built whole, then the asked part of it is copied; what lies beyond its end
-// reads as zeroes.
+// Get Log Page. A page is built whole, then the asked part of it is copied; what lies beyond its
+// end reads as zeroes.
 #include <algorithm>
 #include <cstring>
 
@@ -11,8 +11,10 @@ namespace {
 
 template <typename T>
 void append(std::vector<uint8_t>& out, const T& value) {
-  const auto* const bytes = reinterpret_cast<const uint8_t*>(&value);
-  out.insert(out.end(), bytes, bytes + sizeof(value));
+  // Not insert(): GCC 12 takes it for an overflow when it also instruments for threads.
+  const size_t at = out.size();
+  out.resize(at + sizeof(value));
+  std::memcpy(out.data() + at, &value, sizeof(value));
 }
 
 }  // namespace

@@ -9,17 +9,20 @@ namespace mayastor::nvmf {
 namespace {
 
 constexpr uint8_t kHeaderLengths[] = {
-    sizeof(IcReqPdu),       sizeof(IcRespPdu), sizeof(TermReqPdu), sizeof(TermReqPdu),
-    sizeof(CapsuleCmdPdu),  sizeof(CapsuleRespPdu), sizeof(DataPdu), sizeof(DataPdu),
-    0,                      sizeof(R2tPdu),
+    sizeof(IcReqPdu),   sizeof(IcRespPdu),     sizeof(TermReqPdu),
+    sizeof(TermReqPdu), sizeof(CapsuleCmdPdu), sizeof(CapsuleRespPdu),
+    sizeof(DataPdu),    sizeof(DataPdu),       0,
+    sizeof(R2tPdu),
 };
 
 bool allowed(uint8_t type, PduDirection direction) noexcept {
-  const bool to_controller = type == kPduIcReq || type == kPduH2cTermReq ||
-                             type == kPduCapsuleCmd || type == kPduH2cData;
+  const bool to_controller =
+      type == kPduIcReq || type == kPduH2cTermReq || type == kPduCapsuleCmd || type == kPduH2cData;
   return to_controller == (direction == PduDirection::kToController);
 }
-bool has_digests(uint8_t type) noexcept { return type >= kPduCapsuleCmd; }
+bool has_digests(uint8_t type) noexcept {
+  return type >= kPduCapsuleCmd;
+}
 bool may_have_data(uint8_t type) noexcept {
   return type == kPduCapsuleCmd || type == kPduH2cData || type == kPduC2hData ||
          type == kPduCapsuleResp;
@@ -46,7 +49,9 @@ PduLayout layout_for(uint8_t type, uint32_t data_length, const PduFormat& format
   if (data_length == 0) return layout;
   layout.data_length = data_length;
   layout.data_digest = format.data_digest && has_digests(type);
-  layout.data_offset = round_up(header_end, std::max(format.alignment, 4U));
+  // A TermReq knows no alignment: its data follows the header.
+  const uint32_t alignment = has_digests(type) ? std::max(format.alignment, 4U) : 4U;
+  layout.data_offset = round_up(header_end, alignment);
   layout.length = layout.data_offset + data_length + (layout.data_digest ? kDigestSize : 0);
   return layout;
 }
@@ -156,7 +161,9 @@ uint32_t data_digest(const iovec* parts, int count) noexcept {
 void DataDigest::update(const void* data, size_t length) noexcept {
   state_ = crc32c_update(state_, data, length);
 }
-uint32_t DataDigest::value() const noexcept { return ~state_; }
+uint32_t DataDigest::value() const noexcept {
+  return ~state_;
+}
 
 IcReqPdu make_ic_request(bool header_digest, bool data_digest) noexcept {
   IcReqPdu pdu{};

@@ -47,8 +47,9 @@ struct [[gnu::packed]] PduHeader {
 struct [[gnu::packed]] IcReqPdu {
   PduHeader header;
   uint16_t version;
-  uint8_t host_alignment, digests;  // alignment: 0-based dwords, 0..31; digests: bit 0 header, 1 data
-  uint32_t max_r2t;                 // 0-based
+  uint8_t host_alignment,
+      digests;       // alignment: 0-based dwords, 0..31; digests: bit 0 header, 1 data
+  uint32_t max_r2t;  // 0-based
   uint8_t reserved[112];
 };
 struct [[gnu::packed]] IcRespPdu {
@@ -106,7 +107,9 @@ struct PduFormat {
   // Alignment of data in PDUs of this direction, bytes: (pda + 1) * 4, 4..128.
   uint32_t alignment = 4;
 };
-[[nodiscard]] constexpr uint32_t alignment_of(uint8_t pda) noexcept { return (pda + 1U) * 4; }
+[[nodiscard]] constexpr uint32_t alignment_of(uint8_t pda) noexcept {
+  return (pda + 1U) * 4;
+}
 
 // A fatal framing error: what to put in a TermReq.
 struct PduFault {

@@ -95,8 +95,7 @@ Result<void> replace_file(const std::string& path, const std::string& content) {
   if (auto made = make_folders(folder_of(path)); !made.ok()) return made;
   const std::string beside = path + ".new";
   {
-    const Descriptor file(
-        ::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+    const Descriptor file(::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
     if (file.get() < 0) return failed("create", beside);
     size_t written = 0;
     while (written < content.size()) {

@@ -6,7 +6,9 @@
 namespace mayastor::nvmf::target {
 namespace {
 
-bool valid_type(uint8_t type) noexcept { return type >= 1 && type <= 6; }
+bool valid_type(uint8_t type) noexcept {
+  return type >= 1 && type <= 6;
+}
 
 }  // namespace
 
@@ -28,8 +30,8 @@ void ReservationState::add(const HostId& host, uint64_t key) {
 }
 
 void ReservationState::remove(const HostId& host) {
-  const auto removed = std::erase_if(registrants_,
-                                     [&](const Registrant& one) { return one.host == host; });
+  const auto removed =
+      std::erase_if(registrants_, [&](const Registrant& one) { return one.host == host; });
   generation_ += static_cast<uint32_t>(removed);
 }
 
@@ -81,8 +83,8 @@ IoStatus ReservationState::register_key(const HostId& host, const ReservationReg
       const bool shared = all_registrants();
       remove(host);
       if (held && (!shared || registrants_.empty())) {
-        const bool tell = type_ != ReservationType::kWriteExclusive &&
-                          type_ != ReservationType::kExclusiveAccess;
+        const bool tell =
+            type_ != ReservationType::kWriteExclusive && type_ != ReservationType::kExclusiveAccess;
         drop_reservation();
         if (tell) notify_others(host, kNoticeReservationReleased);
       }
@@ -180,8 +182,8 @@ IoStatus ReservationState::release(const HostId& host, const ReservationReleaseD
     case Action::kRelease: {
       if (!is_holder(host)) return io_status::kOk;
       if (static_cast<uint8_t>(type_) != type) return io_status::kInvalidField;
-      const bool tell = type_ != ReservationType::kWriteExclusive &&
-                        type_ != ReservationType::kExclusiveAccess;
+      const bool tell =
+          type_ != ReservationType::kWriteExclusive && type_ != ReservationType::kExclusiveAccess;
       drop_reservation();
       if (tell) notify_others(host, kNoticeReservationReleased);
       return io_status::kOk;

@@ -79,9 +79,8 @@ TEST_F(ReservationTest, RegisterRules) {
   EXPECT_TRUE(add(kA, kKeyB).is(io_status::kReservationConflict));
   EXPECT_TRUE(unregister(kA, kKeyB).is(io_status::kReservationConflict));
   EXPECT_TRUE(unregister(kB, kKeyB).is(io_status::kReservationConflict));
-  EXPECT_TRUE(
-      state.register_key(kA, {kKeyB, kKeyC}, Register::kReplace, false, 0, true)
-          .is(io_status::kReservationConflict));
+  EXPECT_TRUE(state.register_key(kA, {kKeyB, kKeyC}, Register::kReplace, false, 0, true)
+                  .is(io_status::kReservationConflict));
   EXPECT_TRUE(state.register_key(kA, {kKeyA, kKeyC}, Register::kReplace, false, 0, true).ok());
   EXPECT_EQ(state.find(kA)->key, kKeyC);
   EXPECT_EQ(state.generation(), 1U);  // a new key is no new registrant

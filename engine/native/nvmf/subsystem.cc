@@ -11,7 +11,8 @@
 
 namespace mayastor::nvmf::target {
 
-// ---- NamespaceShard ------------------------------------------------------------------------------
+// ---- NamespaceShard
+// ------------------------------------------------------------------------------
 
 NamespaceShard::NamespaceShard(std::shared_ptr<Bdev> bdev, AnaState ana,
                                std::shared_ptr<const ReservationState> reservations)
@@ -20,7 +21,9 @@ NamespaceShard::NamespaceShard(std::shared_ptr<Bdev> bdev, AnaState ana,
   set_size(bdev_->size_bytes());
 }
 
-void NamespaceShard::add_queue(IoQueue* queue) { queues_.push_back(queue); }
+void NamespaceShard::add_queue(IoQueue* queue) {
+  queues_.push_back(queue);
+}
 
 void NamespaceShard::remove_queue(IoQueue* queue) noexcept {
   std::erase(queues_, queue);
@@ -68,11 +71,14 @@ Task<void> NamespaceShard::set_reservations(std::shared_ptr<const ReservationSta
   co_await wait_for(std::move(over));
 }
 
-// ---- Subsystem -----------------------------------------------------------------------------------
+// ---- Subsystem
+// -----------------------------------------------------------------------------------
 
-Subsystem::Subsystem(Reactors& reactors, SubsystemOptions options)
+Subsystem::Subsystem(Reactors& reactors, SubsystemOptions options,
+                     std::function<void(const std::string&)> log)
     : reactors_(reactors),
       options_(std::move(options)),
+      log_(std::move(log)),
       ana_(options_.ana_state),
       reservations_(std::make_shared<ReservationState>()) {
   if (!discovery()) make_shards();
@@ -85,7 +91,9 @@ void Subsystem::make_shards() {
   }
 }
 
-Subsystem::~Subsystem() { CHECK(controllers_.empty()); }
+Subsystem::~Subsystem() {
+  CHECK(controllers_.empty());
+}
 
 bool Subsystem::allows(const std::string& host_nqn) const {
   return options_.allowed_hosts.empty() ||
@@ -204,7 +212,8 @@ Task<void> Subsystem::remove() {
   AsyncLock held(mutex_);
 }
 
-// ---- Reservations --------------------------------------------------------------------------------
+// ---- Reservations
+// --------------------------------------------------------------------------------
 
 IoStatus Subsystem::apply(const Sqe& sqe, const HostId& host, const std::vector<uint8_t>& data,
                           ReservationState& state) const {
@@ -222,15 +231,15 @@ IoStatus Subsystem::apply(const Sqe& sqe, const HostId& host, const std::vector<
     case kIoReservationAcquire: {
       ReservationAcquireData keys;
       std::memcpy(&keys, data.data(), sizeof(keys));
-      return state.acquire(host, keys, static_cast<Reservations::AcquireAction>(action),
-                           ignore_key, type);
+      return state.acquire(host, keys, static_cast<Reservations::AcquireAction>(action), ignore_key,
+                           type);
     }
     default: {
       CHECK(sqe.opcode == kIoReservationRelease);
       ReservationReleaseData keys;
       std::memcpy(&keys, data.data(), sizeof(keys));
-      return state.release(host, keys, static_cast<Reservations::ReleaseAction>(action),
-                           ignore_key, type);
+      return state.release(host, keys, static_cast<Reservations::ReleaseAction>(action), ignore_key,
+                           type);
     }
   }
 }
@@ -257,7 +266,10 @@ Task<IoStatus> Subsystem::reserve(Sqe sqe, HostId host, std::vector<uint8_t> dat
   const IoStatus status = apply(sqe, host, data, *next);
   if (!status.ok()) co_return status;
   const auto saved = co_await save(next.get());
-  if (!saved.ok()) co_return io_status::kInternalError;  // nothing has changed
+  if (!saved.ok()) {  // nothing has changed
+    if (log_) log_(saved.error().message);
+    co_return io_status::kInternalError;
+  }
   const std::vector<ReservationEvent> events = next->take_events();
   reservations_ = next;
   std::function<Task<void>(NamespaceShard&)> step = [next](NamespaceShard& shard) {
@@ -301,7 +313,8 @@ Task<void> Subsystem::end_exclusive() {
   mutex_.unlock();
 }
 
-// ---- Controllers ---------------------------------------------------------------------------------
+// ---- Controllers
+// ---------------------------------------------------------------------------------
 
 uint16_t Subsystem::allocate_controller_id() {
   const uint32_t range = options_.cntlid_max - options_.cntlid_min + 1U;

@@ -34,7 +34,8 @@ class NamespaceShard final {
   void io_started() noexcept { ++in_flight_; }
   void io_ended() noexcept {
     --in_flight_;
-    if (!waiters_.empty()) [[unlikely]] check_waiters();
+    if (!waiters_.empty()) [[unlikely]]
+      check_waiters();
   }
   [[nodiscard]] bool paused() const noexcept { return pauses_ > 0; }
   [[nodiscard]] AnaState ana() const noexcept { return ana_; }
@@ -72,7 +73,8 @@ class NamespaceShard final {
 class Subsystem final {
  public:
   // Discovery when options.bdev is null.
-  Subsystem(Reactors& reactors, SubsystemOptions options);
+  Subsystem(Reactors& reactors, SubsystemOptions options,
+            std::function<void(const std::string&)> log = nullptr);
   ~Subsystem();
   Subsystem(const Subsystem&) = delete;
   Subsystem& operator=(const Subsystem&) = delete;
@@ -125,6 +127,7 @@ class Subsystem final {
 
   Reactors& reactors_;
   SubsystemOptions options_;
+  const std::function<void(const std::string&)> log_;
   AnaState ana_;
   uint64_t ana_changes_ = 1;
   uint32_t user_pauses_ = 0;

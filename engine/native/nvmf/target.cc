@@ -24,7 +24,9 @@ namespace {
 constexpr size_t kSerialMaxLength = 20, kModelMaxLength = 40;
 constexpr uint32_t kInData = 1U << 16;  // iattr: the offset is in the data of Connect
 
-constexpr uint32_t bad_sqe(size_t offset) noexcept { return static_cast<uint32_t>(offset); }
+constexpr uint32_t bad_sqe(size_t offset) noexcept {
+  return static_cast<uint32_t>(offset);
+}
 constexpr uint32_t bad_data(size_t offset) noexcept {
   return static_cast<uint32_t>(offset) | kInData;
 }
@@ -137,8 +139,8 @@ class Target::Impl final : public AcceptHandler,
   void on_connect(std::shared_ptr<Connection> connection, const ConnectSqe& sqe,
                   const ConnectData& data) override;
   void on_closed(std::shared_ptr<Connection> connection) override;
-  [[nodiscard]] std::vector<uint8_t> discovery_log(
-      const std::string& host_nqn, const std::string& local_address) const override;
+  [[nodiscard]] std::vector<uint8_t> discovery_log(const std::string& host_nqn,
+                                                   const std::string& local_address) const override;
   void on_controller_ended(std::shared_ptr<Controller> controller) override;
 
   void connect_admin(const std::shared_ptr<Connection>& connection, Subsystem& subsystem,
@@ -165,7 +167,8 @@ class Target::Impl final : public AcceptHandler,
   bool stopping_ = false;
 };
 
-// ---- Life ----------------------------------------------------------------------------------------
+// ---- Life
+// ----------------------------------------------------------------------------------------
 
 Result<void> Target::Impl::start() {
   if (auto checked = check_options(options_); !checked.ok()) return checked;
@@ -211,7 +214,7 @@ Task<Result<void>> Target::Impl::add_subsystem(SubsystemOptions options) {
     co_return Error{ErrorCode::kAlreadyExists,
                     "Cannot add subsystem " + nqn + ": it exists already"};
   }
-  auto subsystem = std::make_shared<Subsystem>(reactors_, std::move(options));
+  auto subsystem = std::make_shared<Subsystem>(reactors_, std::move(options), options_.log);
   const auto loaded = subsystem->load_reservations();
   if (!loaded.ok()) co_return loaded;
   subsystems_.emplace(nqn, std::move(subsystem));
@@ -237,7 +240,8 @@ void Target::Impl::discovery_changed() {
   }
 }
 
-// ---- Connections ---------------------------------------------------------------------------------
+// ---- Connections
+// ---------------------------------------------------------------------------------
 
 void Target::Impl::on_accept(std::unique_ptr<Socket> socket) {
   target::ConnectionOptions options;
@@ -260,8 +264,8 @@ void Target::Impl::on_closed(std::shared_ptr<Connection> connection) {
   alive_.erase(connection.get());
   if (controller) {
     if (controller->is_admin(*connection)) {
-      log("host " + controller->host_nqn() + " left " +
-          controller->subsystem().options().nqn + ": " + connection->close_reason());
+      log("host " + controller->host_nqn() + " left " + controller->subsystem().options().nqn +
+          ": " + connection->close_reason());
     }
     controller->on_connection_closed(*connection);
   }
@@ -367,9 +371,8 @@ void Target::Impl::connect_io(const std::shared_ptr<Connection>& connection, Sub
 }
 
 // On the queue's reactor.
-Task<void> Target::Impl::open_io_queue(std::shared_ptr<Connection> connection,
-                                       Subsystem* subsystem, ConnectSqe sqe,
-                                       target::HostId host) {
+Task<void> Target::Impl::open_io_queue(std::shared_ptr<Connection> connection, Subsystem* subsystem,
+                                       ConnectSqe sqe, target::HostId host) {
   target::NamespaceShard& shard = subsystem->shard(Reactor::current().index());
   auto channel = co_await shard.bdev().open_channel();
   if (!channel.ok()) {
@@ -380,15 +383,16 @@ Task<void> Target::Impl::open_io_queue(std::shared_ptr<Connection> connection,
   options.host = host;
   options.max_io_bytes = options_.max_io_bytes;
   Connection::Queue queue;
-  queue.handler = std::make_unique<target::IoQueue>(*connection, *subsystem, shard,
-                                                    channel.take(), options);
+  queue.handler =
+      std::make_unique<target::IoQueue>(*connection, *subsystem, shard, channel.take(), options);
   queue.qid = sqe.qid;
   queue.entries = sqe.sqsize + 1U;
   queue.flow_control = (sqe.cattr & kConnectDisableSqFlow) == 0;
   connection->accept_queue(std::move(queue));
 }
 
-// ---- Views ---------------------------------------------------------------------------------------
+// ---- Views
+// ---------------------------------------------------------------------------------------
 
 std::vector<uint8_t> Target::Impl::discovery_log(const std::string& host_nqn,
                                                  const std::string& local_address) const {
@@ -416,7 +420,8 @@ SubsystemInfo Target::Impl::info(const Subsystem& subsystem) const {
   return out;
 }
 
-// ---- Target --------------------------------------------------------------------------------------
+// ---- Target
+// --------------------------------------------------------------------------------------
 
 namespace {
 Error unknown(const std::string& what, const std::string& nqn) {
@@ -428,8 +433,12 @@ Target::Target(Reactors& reactors, TargetOptions options)
     : impl_(std::make_unique<Impl>(reactors, std::move(options))) {}
 Target::~Target() = default;
 
-Task<Result<void>> Target::start() { co_return impl_->start(); }
-Task<void> Target::stop() { return impl_->stop(); }
+Task<Result<void>> Target::start() {
+  co_return impl_->start();
+}
+Task<void> Target::stop() {
+  return impl_->stop();
+}
 Task<Result<void>> Target::add_subsystem(SubsystemOptions options) {
   return impl_->add_subsystem(std::move(options));
 }
@@ -477,7 +486,9 @@ Task<Result<void>> Target::namespace_changed(std::string nqn) {
   co_return Result<void>();
 }
 
-bool Target::contains(const std::string& nqn) const { return impl_->subsystem(nqn) != nullptr; }
+bool Target::contains(const std::string& nqn) const {
+  return impl_->subsystem(nqn) != nullptr;
+}
 
 Result<SubsystemInfo> Target::find(const std::string& nqn) const {
   const auto subsystem = impl_->subsystem(nqn);
@@ -491,9 +502,15 @@ std::vector<SubsystemInfo> Target::list() const {
   return out;
 }
 
-const TargetOptions& Target::options() const noexcept { return impl_->target_options(); }
-uint16_t Target::replica_port() const noexcept { return impl_->replica_port(); }
-uint16_t Target::nexus_port() const noexcept { return impl_->nexus_port(); }
+const TargetOptions& Target::options() const noexcept {
+  return impl_->target_options();
+}
+uint16_t Target::replica_port() const noexcept {
+  return impl_->replica_port();
+}
+uint16_t Target::nexus_port() const noexcept {
+  return impl_->nexus_port();
+}
 uint32_t Target::connection_count() const noexcept {
   return static_cast<uint32_t>(impl_->connection_count());
 }

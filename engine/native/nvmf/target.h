@@ -25,18 +25,18 @@ struct TargetOptions {
   std::string address = "127.0.0.1";  // IPv4 or IPv6 literal
   uint16_t replica_port = 8420;       // 0: any free port
   uint16_t nexus_port = 4421;
-  uint32_t max_queue_depth = 128;       // entries of an I/O queue; env NVMF_TCP_MAX_QUEUE_DEPTH
-  uint32_t max_qpairs = 32;             // per controller, admin queue included
-  uint32_t max_admin_depth = 128;       // entries of an admin queue; hosts use 32
-  uint32_t in_capsule_bytes = 4096;     // per I/O command; admin and fabrics commands: 8192
-  uint32_t max_io_bytes = 131072;       // MDTS; power of two of 4 KiB, at most 1 MiB
-  bool c2h_success = true;              // reads end with their data where the host allows it
-  uint64_t ic_timeout_ms = 10'000;      // from accept to Connect
-  uint64_t association_timeout_ms = 120'000;   // controller neither enabled nor with I/O queues
-  uint64_t discovery_keep_alive_ms = 120'000;  // when the host asked for none
-  uint64_t keep_alive_min_ms = 10'000;         // shorter ones are raised to it
-  uint64_t keep_alive_granularity_ms = 10'000; // KAS
-  uint16_t retry_delay_100ms[3] = {0, 0, 0};   // CRDT1..3
+  uint32_t max_queue_depth = 128;    // entries of an I/O queue; env NVMF_TCP_MAX_QUEUE_DEPTH
+  uint32_t max_qpairs = 32;          // per controller, admin queue included
+  uint32_t max_admin_depth = 128;    // entries of an admin queue; hosts use 32
+  uint32_t in_capsule_bytes = 4096;  // per I/O command; admin and fabrics commands: 8192
+  uint32_t max_io_bytes = 131072;    // MDTS; power of two of 4 KiB, at most 1 MiB
+  bool c2h_success = true;           // reads end with their data where the host allows it
+  uint64_t ic_timeout_ms = 10'000;   // from accept to Connect
+  uint64_t association_timeout_ms = 120'000;    // controller neither enabled nor with I/O queues
+  uint64_t discovery_keep_alive_ms = 120'000;   // when the host asked for none
+  uint64_t keep_alive_min_ms = 10'000;          // shorter ones are raised to it
+  uint64_t keep_alive_granularity_ms = 10'000;  // KAS
+  uint16_t retry_delay_100ms[3] = {0, 0, 0};    // CRDT1..3
   // Told of hosts that come and go, one line each; home reactor. May be empty.
   std::function<void(const std::string&)> log;
 };

@@ -382,7 +382,8 @@ TEST_F(TargetAdminTest, BadSubsystemsAreRefusedWithTheReason) {
   EXPECT_EQ(sim.run(target->pause("nqn.none")).error().code, ErrorCode::kNotFound);
 }
 
-// ---- Reservations over the wire ------------------------------------------------------------------
+// ---- Reservations over the wire
+// ------------------------------------------------------------------
 
 class TargetReservationTest : public TargetFixture {
  protected:
@@ -475,9 +476,8 @@ TEST_F(TargetReservationTest, PreemptWaitsForWritesOfTheFencedHost) {
 
 TEST_F(TargetReservationTest, PersistingNeedsAPlace) {
   begin();
-  EXPECT_TRUE(b->reserve(kIoReservationRegister, 3U << 30, {0, 0xB})
-                  .status()
-                  .is(io_status::kInvalidField));
+  EXPECT_TRUE(
+      b->reserve(kIoReservationRegister, 3U << 30, {0, 0xB}).status().is(io_status::kInvalidField));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 // I/O of the target over the simulated network, from plain reads to every way a host can misbehave.
+#include "core/buffer.h"
 #include "nvmf/target_test_host.h"
 
 namespace mayastor::nvmf::test {
@@ -395,7 +396,35 @@ TEST_F(TargetIoTest, MoreCommandsThanEntriesWaitInTheStream) {
   for (const uint16_t cid : cids) EXPECT_EQ(io->finish(cid).data.size(), 4096U);
 }
 
-// ---- Framing errors ------------------------------------------------------------------------------
+TEST_F(TargetIoTest, BufferShortageOnlyWaits) {
+  begin();
+  const Bytes data = pattern(131072, 9);
+  ASSERT_TRUE(io->write(0, data, false).status().ok());
+  BufferPool& pool = BufferPool::current();
+  std::vector<std::pair<uint8_t*, size_t>> taken;
+  for (const size_t size :
+       {size_t{1} << 20, size_t{131072}, size_t{65536}, size_t{16384}, size_t{4096}}) {
+    while (uint8_t* const buffer = pool.acquire(size)) taken.emplace_back(buffer, size);
+  }
+  Sqe read = TestHost::io(kIoRead, 0, 256);
+  read.cid = io->next_cid();
+  read.sgl = {0, 131072, {}, kSglTransport};
+  io->send_command(read);
+  Sqe write = TestHost::io(kIoWrite, 300, 256);
+  write.cid = io->next_cid();
+  write.sgl = {0, 131072, {}, kSglTransport};
+  io->send_command(write);
+  sim.run_for(50 * kMs);
+  EXPECT_EQ(static_cast<SimWire&>(io->wire()).waiting(), 0U);
+  EXPECT_TRUE(io->write(600, pattern(4096, 1), true).status().ok());  // in-capsule needs no pool
+  for (const auto& [buffer, size] : taken) pool.release(buffer, size);
+  EXPECT_EQ(io->finish(read.cid).data, data);
+  EXPECT_TRUE(io->finish(write.cid, data).status().ok());
+  EXPECT_EQ(stored(300, 256), data);
+}
+
+// ---- Framing errors
+// ------------------------------------------------------------------------------
 
 struct BadPdu {
   const char* name;

@@ -1,6 +1,6 @@
-// TestHost: a small NVMe/TCP host built on pdu.h alone, for the target's tests: it says exactly what
-// a test tells it to, also what no host should. TargetFixture: a target on the simulated network
-// with a memory-backed subsystem. Tests only.
+// TestHost: a small NVMe/TCP host built on pdu.h alone, for the target's tests: it says exactly
+// what a test tells it to, also what no host should. TargetFixture: a target on the simulated
+// network with a memory-backed subsystem. Tests only.
 #pragma once
 #include <gtest/gtest.h>
 
@@ -116,7 +116,10 @@ struct TestAnswer {
   Cqe cqe{};
   Bytes data;
   bool success_flag = false;
-  [[nodiscard]] IoStatus status() const { return decode_status(cqe.status); }
+  // An answer that never came is no success.
+  [[nodiscard]] IoStatus status() const {
+    return arrived ? decode_status(cqe.status) : io_status::kHostPathError;
+  }
 };
 
 struct HostConnect {
@@ -135,7 +138,7 @@ class TestHost final {
   explicit TestHost(std::unique_ptr<Wire> wire) : wire_(std::move(wire)) {}
 
   [[nodiscard]] Wire& wire() { return *wire_; }
-  PduFormat format;     // digests, as agreed
+  PduFormat format;  // digests, as agreed
   uint8_t hpda = 0;
   bool damage_data_digest = false;
   uint32_t r2ts = 0;
@@ -197,8 +200,7 @@ class TestHost final {
     PduFormat expected = format;
     expected.alignment = alignment_of(hpda);
     PduLayout layout;
-    const auto fault =
-        check_header(pdu.header, PduDirection::kToHost, expected, 4U << 20, &layout);
+    const auto fault = check_header(pdu.header, PduDirection::kToHost, expected, 4U << 20, &layout);
     EXPECT_FALSE(fault.has_value()) << "bad PDU of type " << int{pdu.header.type};
     if (fault.has_value()) return std::nullopt;
     Bytes rest(pdu.header.length - sizeof(pdu.header));
@@ -343,9 +345,9 @@ class TestHost final {
     return read_data(kAdminIdentify, nsid, 4096, cns);
   }
   TestAnswer log_page(uint8_t page, uint32_t length, bool keep = false, uint8_t specific = 0) {
-    return read_data(kAdminGetLogPage, kBroadcastNsid, length,
-                     page | uint32_t{specific} << 8 | (keep ? 1U << 15 : 0U) |
-                         (length / 4 - 1) << 16);
+    return read_data(
+        kAdminGetLogPage, kBroadcastNsid, length,
+        page | uint32_t{specific} << 8 | (keep ? 1U << 15 : 0U) | (length / 4 - 1) << 16);
   }
   TestAnswer feature(uint8_t id, std::optional<uint32_t> value = std::nullopt, uint32_t nsid = 0) {
     Sqe sqe{};
@@ -429,8 +431,8 @@ class TargetFixture : public testing::Test {
     subsystem.nqn = kNqn;
     subsystem.serial = "DCS0123456789ABCDEF0";
     subsystem.nguid = Uuid::from_name("volume");
-    auto made = sim.run(create_malloc_bdev("malloc:///m0?size_mb=8&uuid=" +
-                                           subsystem.nguid.to_string()));
+    auto made =
+        sim.run(create_malloc_bdev("malloc:///m0?size_mb=8&uuid=" + subsystem.nguid.to_string()));
     ASSERT_TRUE(made.ok()) << made.error().message;
     bdev = made.take();
     fault = FaultBdev::create("f0", bdev);
