@@ -14,6 +14,9 @@ const root = path.resolve(import.meta.dirname, "..");
 const env = {
   ...process.env,
   PATH: `${root}/node_modules/.bin:${process.env["PATH"] ?? ""}`,
+  // ccache (where there is one) finds objects of other clones: paths count from this root.
+  CCACHE_BASEDIR: root,
+  CCACHE_NOHASHDIR: "1",
   GTEST_BRIEF: "1",
   UBSAN_OPTIONS: "print_stacktrace=1",
   // No ptrace: LeakSanitizer works under any supervisor that CI uses except a tracer.

@@ -35,7 +35,7 @@ fi
 packages=(g++:g++ cmake:cmake ninja:ninja-build etcd:etcd-server)
 [ "$profile" = test ] && packages+=(etcdctl:etcd-client clang-format:clang-format fio:fio
   file:/usr/include/gtest/gtest.h:libgtest-dev ccache:ccache qemu-system-x86_64:qemu-system-x86
-  busybox:busybox-static depmod:kmod nvme:nvme-cli mkfs.ext4:e2fsprogs zstd:zstd xz:xz-utils)
+  busybox:busybox-static depmod:kmod nvme:nvme-cli mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs zstd:zstd xz:xz-utils)
 missing=()
 for entry in "${packages[@]}"; do
   case $entry in
@@ -65,6 +65,9 @@ if [ ${#missing[@]} -gt 0 ]; then
   fi
   rm -f "$log"
 fi
+
+# ccache (where there is one) finds objects of other clones: paths count from this root.
+export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
 
 # -- native build ----------------------------------------------------------------------------------------
 if [ ! -e build/release/build.ninja ]; then

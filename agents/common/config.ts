@@ -13,6 +13,8 @@ export type Option<T> = {
   readonly env?: string;
   /** Text of the default; absent means the option is unset unless given. */
   readonly default?: string;
+  /** May be given more than once: `parse` gets all values joined by commas. */
+  readonly repeats?: true;
   readonly help: string;
   readonly parse: (text: string) => T;
 };
@@ -80,10 +82,14 @@ export function parseOptions<const Table extends OptionTable>(
   table: Table,
   { args, env }: { args: readonly string[]; env: Readonly<Record<string, string | undefined>> },
 ): OptionValues<Table> {
-  const wanted: Record<string, { type: "string" | "boolean"; short?: string }> = {};
+  const wanted: Record<
+    string,
+    { type: "string" | "boolean"; short?: string; multiple?: boolean }
+  > = {};
   for (const [name, option] of Object.entries(table)) {
     const type = isFlag(option) ? "boolean" : "string";
-    wanted[name] = option.short ? { type, short: option.short } : { type };
+    const multiple = !isFlag(option) && option.repeats === true;
+    wanted[name] = option.short ? { type, multiple, short: option.short } : { type, multiple };
   }
   let given: Record<string, string | boolean | (string | boolean)[] | undefined>;
   try {
@@ -105,8 +111,8 @@ export function parseOptions<const Table extends OptionTable>(
       continue;
     }
     const raw =
-      typeof flag === "string"
-        ? flag
+      flag !== undefined && typeof flag !== "boolean"
+        ? [flag].flat().join(",")
         : ((option.env ? env[option.env] : undefined) ?? option.default);
     values[name] = raw === undefined ? null : parseOne(name, option, raw);
   }

@@ -132,7 +132,7 @@ export const OPTIONS = {
     env: "API_VERSIONS",
     parse: apiVersions,
     default: "V1",
-    help: "gRPC API versions to register; V1 is served",
+    help: "accepted; V1 is what is served and registered",
   },
   "reactor-freeze-detection": { flag: true, help: "accepted; see ReactorStats" },
   "reactor-freeze-timeout": {
@@ -202,7 +202,6 @@ export type Config = {
     readonly timeoutMs: number;
     readonly attempts: number;
   } | null;
-  readonly apiVersions: readonly ("V0" | "V1")[];
   readonly heartbeatMs: number;
   readonly heartbeatTimeoutMs: number;
   readonly poolConfig: string | null;
@@ -249,7 +248,6 @@ export function loadConfig({
             timeoutMs: Math.min(Math.max(psTimeoutMs, PS_TIMEOUT_MS_MIN), PS_TIMEOUT_MS_MAX),
             attempts: Math.max(1, options["ps-retries"]),
           },
-    apiVersions: options["api-versions"],
     heartbeatMs: Math.max(1, tuning.heartbeat) * 1000,
     heartbeatTimeoutMs: Math.max(1, tuning.heartbeatTimeout) * 1000,
     poolConfig: options["pool-config"],

@@ -28,7 +28,6 @@ test("loadConfig() has the published defaults", () => {
   assert.equal(config.store, null);
   assert.equal(config.registration, null);
   assert.equal(config.heartbeatMs, 5000);
-  assert.deepEqual(config.apiVersions, ["V1"]);
   assert.deepEqual(config.engine.cores, [0]);
   assert.equal(config.engine.targetAddress, "127.0.0.1");
   assert.equal(config.engine.replicaPort, 8420);

@@ -56,7 +56,6 @@ async function serve(config: Config, engine: NativeEngine, log: Log, stop: Abort
     nodeName: config.nodeName,
     grpcEndpoint: config.grpcAddress,
     instanceUuid: systemRandom.uuid(),
-    apiVersions: config.apiVersions,
     hostNqn: config.engine.hostNqn,
     anaEnabled: config.engine.anaEnabled,
   };

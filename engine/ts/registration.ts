@@ -24,7 +24,6 @@ export type Identity = {
   readonly nodeName: string;
   readonly grpcEndpoint: string;
   readonly instanceUuid: string;
-  readonly apiVersions: readonly ("V0" | "V1")[];
   readonly hostNqn: string;
   readonly anaEnabled: boolean;
 };
@@ -34,7 +33,7 @@ export function registerRequest(identity: Identity): RegisterRequest {
     id: identity.nodeName,
     grpcEndpoint: identity.grpcEndpoint,
     instanceUuid: identity.instanceUuid,
-    apiVersion: identity.apiVersions.map((version) => APIVersion[version]),
+    apiVersion: [APIVersion.V1],
     hostnqn: identity.hostNqn,
     features: { asymmetricNamespaceAccess: identity.anaEnabled },
     version: VERSION,

@@ -226,7 +226,7 @@ describe("io-engine", { skip: etcdMissing(), timeout: 600_000 }, () => {
     const digests = await Promise.all(
       [shared.uri, open.uri].map((replica) => digest(replica, USABLE_BYTES, DATA_OFFSET)),
     );
-    assert.equal(digests[0], digests[1], "both replicas hold the same bytes");
+    assert.deepEqual(digests[0], digests[1], "both replicas hold the same bytes");
   });
 
   test("stops cleanly and comes back with everything it served", async () => {

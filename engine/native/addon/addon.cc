@@ -1,7 +1,6 @@
-// The functions JavaScript sees, in the order of engine/ts/native.ts. Glue only: convert, call on the
-// home reactor, resolve.
-// Invariants: a wrong argument throws a TypeError that names it; everything that may wait returns a
-// promise; I/O data never passes here.
+// The functions JavaScript sees, in the order of engine/ts/native.ts. Glue only: convert, call on
+// the home reactor, resolve. Invariants: a wrong argument throws a TypeError that names it;
+// everything that may wait returns a promise; I/O data never passes here.
 #include <napi.h>
 #include <node_api.h>
 
@@ -59,7 +58,9 @@ Napi::Value start(const Info& info) {
   return bridge_of(info).start(info.Env(), std::move(options), on_event.As<Napi::Function>());
 }
 
-Napi::Value stop(const Info& info) { return bridge_of(info).stop(info.Env()); }
+Napi::Value stop(const Info& info) {
+  return bridge_of(info).stop(info.Env());
+}
 
 Napi::Value complete_put(const Info& info) {
   Reader reader(info.Env());
@@ -178,8 +179,8 @@ Napi::Value bdev_share(const Info& info) {
   Reader reader(info.Env());
   auto name = reader.text(info[0], "name");
   auto hosts = reader.texts(info[1], "allowedHosts");
-  return call<host::BdevInfo>(
-      info, reader, [name, hosts](Engine& e) { return e.bdevs().share(name, hosts); });
+  return call<host::BdevInfo>(info, reader,
+                              [name, hosts](Engine& e) { return e.bdevs().share(name, hosts); });
 }
 
 Napi::Value bdev_unshare(const Info& info) {

@@ -99,7 +99,9 @@ class Record final {
   return "internal";
 }
 
-[[nodiscard]] bool is_none(const Napi::Value& value) { return value.IsNull() || value.IsUndefined(); }
+[[nodiscard]] bool is_none(const Napi::Value& value) {
+  return value.IsNull() || value.IsUndefined();
+}
 
 }  // namespace
 
@@ -180,8 +182,7 @@ host::EngineOptions read_engine_options(Reader& reader, const Napi::Value& value
     const auto list = cores.As<Napi::Array>();
     for (uint32_t i = 0; i < list.Length(); ++i) {
       const Napi::Value core = list.Get(i);
-      options.cores.push_back(core.IsNull() ? -1
-                                            : static_cast<int32_t>(reader.u32(core, "cores")));
+      options.cores.push_back(core.IsNull() ? -1 : static_cast<int32_t>(reader.u32(core, "cores")));
     }
   }
   options.poll = reader.flag(given.Get("poll"), "poll");
@@ -263,9 +264,13 @@ host::NexusRequest read_nexus_request(Reader& reader, const Napi::Value& value) 
   return request;
 }
 
-Napi::Value encode(Napi::Env env, const std::string& text) { return Napi::String::New(env, text); }
+Napi::Value encode(Napi::Env env, const std::string& text) {
+  return Napi::String::New(env, text);
+}
 
-Napi::Value encode(Napi::Env env, const uint8_t& number) { return Napi::Number::New(env, number); }
+Napi::Value encode(Napi::Env env, const uint8_t& number) {
+  return Napi::Number::New(env, number);
+}
 
 Napi::Value encode(Napi::Env env, const host::PoolInfo& pool) {
   return Record(env)

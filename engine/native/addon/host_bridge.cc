@@ -6,8 +6,8 @@ namespace mayastor::addon {
 
 HostBridge::HostBridge(Napi::Env env) {
   const auto name = Napi::String::New(env, "mayastor engine");
-  const napi_status made = napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr,
-                                                           nullptr, this, drain, &to_js_);
+  const napi_status made = napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1,
+                                                           nullptr, nullptr, this, drain, &to_js_);
   CHECK(made == napi_ok);
   // An idle engine does not keep the process alive; start() does.
   CHECK(napi_unref_threadsafe_function(env, to_js_) == napi_ok);
@@ -58,7 +58,6 @@ Napi::Value HostBridge::start(Napi::Env env, host::EngineOptions options, Napi::
     return promise;
   }
   engine_ = opened.take();
-  stopping_ = false;
   on_event_ = Napi::Persistent(on_event);
   CHECK(napi_ref_threadsafe_function(env, to_js_) == napi_ok);
   engine_->home().post([this, deferred] { spawn(start_on_home(this, deferred)); });
@@ -69,6 +68,7 @@ Task<void> HostBridge::start_on_home(HostBridge* bridge, DeferredPtr deferred) {
   auto outcome = std::make_shared<Result<void>>(co_await bridge->engine_->start());
   bridge->post_to_js([bridge, deferred, outcome](Napi::Env env) {
     if (outcome->ok()) {
+      bridge->running_ = true;
       deferred->Resolve(env.Undefined());
     } else {
       bridge->finish_stop(env, deferred, *outcome);
@@ -79,11 +79,11 @@ Task<void> HostBridge::start_on_home(HostBridge* bridge, DeferredPtr deferred) {
 Napi::Value HostBridge::stop(Napi::Env env) {
   auto deferred = std::make_shared<Napi::Promise::Deferred>(Napi::Promise::Deferred::New(env));
   const Napi::Value promise = deferred->Promise();
-  if (!engine_ || stopping_) {
+  if (!running_) {
     deferred->Resolve(env.Undefined());
     return promise;
   }
-  stopping_ = true;
+  running_ = false;
   engine_->home().post([this, deferred] { spawn(stop_on_home(this, deferred)); });
   return promise;
 }
@@ -91,9 +91,8 @@ Napi::Value HostBridge::stop(Napi::Env env) {
 Task<void> HostBridge::stop_on_home(HostBridge* bridge, DeferredPtr deferred) {
   co_await bridge->in_flight_;
   auto outcome = std::make_shared<Result<void>>(co_await bridge->engine_->stop());
-  bridge->post_to_js([bridge, deferred, outcome](Napi::Env env) {
-    bridge->finish_stop(env, deferred, *outcome);
-  });
+  bridge->post_to_js(
+      [bridge, deferred, outcome](Napi::Env env) { bridge->finish_stop(env, deferred, *outcome); });
 }
 
 void HostBridge::finish_stop(Napi::Env env, const DeferredPtr& deferred,
@@ -111,6 +110,7 @@ void HostBridge::finish_stop(Napi::Env env, const DeferredPtr& deferred,
 
 void HostBridge::halt() {
   if (!engine_) return;
+  running_ = false;
   engine_->close();
   engine_.reset();
 }

@@ -1,9 +1,9 @@
 // HostBridge: one engine inside a Node process, and the traffic between its home reactor and the
 // JavaScript thread.
-// Threads: `home` methods run on the home reactor, `js` methods on the JavaScript thread; everything
-// for JavaScript goes through post_to_js(), one thread-safe function that delivers in batches.
-// Invariants: JavaScript is never called from a reactor; a call that was accepted is settled exactly
-// once; stop() waits for accepted calls before the engine goes.
+// Threads: `home` methods run on the home reactor, `js` methods on the JavaScript thread;
+// everything for JavaScript goes through post_to_js(), one thread-safe function that delivers in
+// batches. Invariants: JavaScript is never called from a reactor; a call that was accepted is
+// settled exactly once; stop() waits for accepted calls before the engine goes.
 #pragma once
 #include <napi.h>
 
@@ -39,7 +39,7 @@ class HostBridge final : public nexus::NexusInfoStore, public host::EngineEvents
   Napi::Value call(Napi::Env env, std::function<Task<Result<T>>(host::Engine&)> work) {
     auto deferred = std::make_shared<Napi::Promise::Deferred>(Napi::Promise::Deferred::New(env));
     const Napi::Value promise = deferred->Promise();
-    if (!engine_ || stopping_) {
+    if (!running_) {
       const Error error{ErrorCode::kUnavailable, "Cannot reach the engine: it is not running"};
       deferred->Reject(encode_error(env, error));
       return promise;
@@ -87,16 +87,16 @@ class HostBridge final : public nexus::NexusInfoStore, public host::EngineEvents
   void finish_stop(Napi::Env env, const DeferredPtr& deferred, const Result<void>& outcome);
 
   std::unique_ptr<host::Engine> engine_;  // js
-  bool stopping_ = false;                 // js
+  bool running_ = false;                  // js: calls are taken
   Napi::FunctionReference on_event_;      // js
   napi_threadsafe_function to_js_ = nullptr;
 
-  std::mutex mutex_;             // control traffic only, never I/O
-  std::vector<JsWork> outbox_;   // under mutex_
+  std::mutex mutex_;            // control traffic only, never I/O
+  std::vector<JsWork> outbox_;  // under mutex_
 
-  Latch in_flight_;                                       // home
-  uint64_t next_put_id_ = 1;                              // home
-  std::map<uint64_t, Completion<Result<void>>*> puts_;    // home
+  Latch in_flight_;                                     // home
+  uint64_t next_put_id_ = 1;                            // home
+  std::map<uint64_t, Completion<Result<void>>*> puts_;  // home
 };
 
 }  // namespace mayastor::addon

@@ -38,7 +38,9 @@ constexpr size_t kReactorCountMax = 64;
 Engine::Engine(EngineOptions options, nexus::NexusInfoStore* store, EngineEvents& events)
     : options_(std::move(options)), store_(store), events_(events) {}
 
-Engine::~Engine() { CHECK(!reactors_ && !parts_); }
+Engine::~Engine() {
+  CHECK(!reactors_ && !parts_);
+}
 
 Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options, nexus::NexusInfoStore* store,
                                              EngineEvents& events) {

@@ -1,7 +1,7 @@
 // Engine: the whole data plane of one node behind one object: reactors, bdevs, pools, replicas,
 // nexuses, the NVMe-oF target and the initiators.
-// Why: whoever hosts it (the Node addon, a test, a tool) sees plain records and tasks, never a layer
-// below. Threads: open() and close() on the hosting thread; everything else on home().
+// Why: whoever hosts it (the Node addon, a test, a tool) sees plain records and tasks, never a
+// layer below. Threads: open() and close() on the hosting thread; everything else on home().
 // Invariants: start() before any other call, stop() before close(); stop() leaves nothing served,
 // every nexus recorded as cleanly shut down and every pool cleanly unloaded, or says what failed.
 #pragma once

@@ -100,13 +100,11 @@ Task<Result<NexusStatus>> NexusService::create(NexusRequest request) {
   AsyncLock held(creating_);
   for (const auto& [other, nexus] : nexuses_) {
     if (other == uuid || nexus->name() == options.value().name) {
-      co_return Error{ErrorCode::kAlreadyExists,
-                      what + "nexus " + other.to_string() + " of the name " + nexus->name() +
-                          " exists"};
+      co_return Error{ErrorCode::kAlreadyExists, what + "nexus " + other.to_string() +
+                                                     " of the name " + nexus->name() + " exists"};
     }
   }
-  auto created =
-      co_await nexus::Nexus::create(reactors_, registry_, store_, options.take());
+  auto created = co_await nexus::Nexus::create(reactors_, registry_, store_, options.take());
   if (!created.ok()) co_return with_prefix(what, created.error());
   const NexusPtr nexus = created.take();
   nexus->set_listener([this, text = uuid.to_string()] { events_.on_nexus_changed(text); });
@@ -219,9 +217,9 @@ Task<Result<NexusStatus>> NexusService::fault_child(std::string uuid, std::strin
 Task<Result<NexusStatus>> NexusService::child_operation(std::string uuid, std::string uri,
                                                         uint8_t action) {
   if (action > static_cast<uint8_t>(nexus::ChildAction::kOfflinePermanent)) {
-    co_return Error{ErrorCode::kInvalidArgument,
-                    "Cannot change a child of nexus " + uuid + ": action " +
-                        std::to_string(action) + " does not exist"};
+    co_return Error{ErrorCode::kInvalidArgument, "Cannot change a child of nexus " + uuid +
+                                                     ": action " + std::to_string(action) +
+                                                     " does not exist"};
   }
   const auto wanted = static_cast<nexus::ChildAction>(action);
   Change change = [uri, wanted](NexusPtr nexus) { return nexus->child_operation(uri, wanted); };

@@ -1,6 +1,6 @@
 // Nexuses of one engine: create, publish, change children, rebuild, shut down, destroy.
-// Owner: the home reactor. Invariants: changes of one nexus happen one at a time, creations one at a
-// time; a nexus is unpublished before it is destroyed.
+// Owner: the home reactor. Invariants: changes of one nexus happen one at a time, creations one at
+// a time; a nexus is unpublished before it is destroyed.
 #pragma once
 #include <functional>
 #include <map>

@@ -67,15 +67,16 @@ Task<Result<PoolInfo>> PoolService::import(PoolRequest request) {
 }
 
 Task<Result<PoolInfo>> PoolService::load(PoolRequest request, IfMissing if_missing) {
-  const std::string what = (if_missing == IfMissing::kFormat ? "Cannot create pool " : "Cannot import pool ") +
-                           request.name + ": ";
+  const std::string what =
+      (if_missing == IfMissing::kFormat ? "Cannot create pool " : "Cannot import pool ") +
+      request.name + ": ";
   if (request.name.empty()) {
     co_return Error{ErrorCode::kInvalidArgument, what + "the name is empty"};
   }
   if (request.disks.size() != 1) {
-    co_return Error{ErrorCode::kInvalidArgument,
-                    what + "it needs exactly one disk, " + std::to_string(request.disks.size()) +
-                        " given"};
+    co_return Error{
+        ErrorCode::kInvalidArgument,
+        what + "it needs exactly one disk, " + std::to_string(request.disks.size()) + " given"};
   }
   if (request.uuid) {
     auto uuid = Uuid::parse(*request.uuid);
@@ -211,18 +212,21 @@ Task<Result<void>> PoolService::detach(Pool* pool, bool destroy) {
                       "replica " + lvol->name() + " is in use by " + by};
     }
   }
+  // Out of the registry before anything is awaited: no nexus can take one from here on.
   const auto lvols = pool->store->lvols();
   const Uuid uuid = pool->store->uuid();
   for (const auto& lvol : lvols) {
-    const auto unshared = co_await sharing_.unshare(lvol->lvol_name());
-    if (!unshared.ok()) co_return unshared;
     lvol->set_removed_handler(nullptr);
     registry_.remove(lvol->name());
   }
   Result<void> left;
-  if (destroy) {
+  for (const auto& lvol : lvols) {
+    auto unshared = co_await sharing_.unshare(lvol->lvol_name());
+    if (!unshared.ok()) left = std::move(unshared);
+  }
+  if (left.ok() && destroy) {
     left = co_await pool->store->destroy();
-  } else {
+  } else if (left.ok()) {
     left = co_await pool->store->export_store();
   }
   if (!left.ok() && !pool->faulted) {
@@ -256,8 +260,8 @@ Result<Pool*> PoolService::find_loaded(const char* verb, const std::string& name
   const std::string what = std::string("Cannot ") + verb + " pool " + name + ": ";
   if (pool == nullptr) return Error{ErrorCode::kNotFound, what + "it is not loaded here"};
   if (uuid && pool->store->uuid().to_string() != *uuid) {
-    return Error{ErrorCode::kNotFound, what + "its uuid is " + pool->store->uuid().to_string() +
-                                           ", not " + *uuid};
+    return Error{ErrorCode::kNotFound,
+                 what + "its uuid is " + pool->store->uuid().to_string() + ", not " + *uuid};
   }
   return pool;
 }

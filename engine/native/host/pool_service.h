@@ -1,7 +1,7 @@
-// Pools of one engine: create-or-import, import, export, destroy, list; and the way from a replica's
-// uuid to its lvol. Replicas themselves: host/replica_service.h.
-// Owner: the home reactor. Invariants: every lvol of a loaded pool is in the registry; a pool's disk
-// is claimed while it is loaded; changes of pools and replicas happen one at a time (changing()).
+// Pools of one engine: create-or-import, import, export, destroy, list; and the way from a
+// replica's uuid to its lvol. Replicas themselves: host/replica_service.h. Owner: the home reactor.
+// Invariants: every lvol of a loaded pool is in the registry; a pool's disk is claimed while it is
+// loaded; changes of pools and replicas happen one at a time (changing()).
 #pragma once
 #include <functional>
 #include <map>
@@ -53,7 +53,7 @@ class PoolService final {
   [[nodiscard]] const std::map<std::string, std::unique_ptr<Pool>>& pools() const noexcept {
     return pools_;
   }
-  [[nodiscard]] std::shared_ptr<Lvol> find_lvol(const Uuid& uuid) const;         // or nullptr
+  [[nodiscard]] std::shared_ptr<Lvol> find_lvol(const Uuid& uuid) const;  // or nullptr
   [[nodiscard]] std::shared_ptr<Lvol> find_lvol_named(const std::string& name) const;
   Task<Result<void>> share_lvol(std::shared_ptr<Lvol> lvol, std::vector<std::string> hosts);
 

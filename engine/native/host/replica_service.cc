@@ -48,17 +48,18 @@ Task<Result<ReplicaInfo>> ReplicaService::create(ReplicaRequest request) {
                     what + "a replica of the name " + request.name + " exists"};
   }
   if (request.size > pool->store->capacity_bytes()) {
-    co_return Error{ErrorCode::kInvalidArgument,
-                    what + "its size " + std::to_string(request.size) + " is beyond the capacity " +
-                        std::to_string(pool->store->capacity_bytes()) + " of pool " +
-                        pool->store->name()};
+    co_return Error{ErrorCode::kInvalidArgument, what + "its size " + std::to_string(request.size) +
+                                                     " is beyond the capacity " +
+                                                     std::to_string(pool->store->capacity_bytes()) +
+                                                     " of pool " + pool->store->name()};
   }
   LvolOptions options;
   options.name = request.name;
   options.uuid = uuid.value();
   options.size_bytes = request.size;
   options.thin = request.thin;
-  if (request.entity_id) options.properties.emplace_back(lvol_property::kEntityId, *request.entity_id);
+  if (request.entity_id)
+    options.properties.emplace_back(lvol_property::kEntityId, *request.entity_id);
   const auto store = pool->store;
   auto created = co_await store->create_lvol(std::move(options));
   if (!created.ok()) {
@@ -122,10 +123,10 @@ Task<Result<void>> ReplicaService::destroy(std::string uuid, std::optional<std::
   }
   const bool was_shared = sharing_.is_shared(lvol->lvol_name());
   auto hosts = sharing_.allowed_hosts(lvol->lvol_name());
-  const auto unshared = co_await sharing_.unshare(lvol->lvol_name());
-  if (!unshared.ok()) co_return unshared;
+  // Out of the registry before anything is awaited: no nexus can take it from here on.
   registry_.remove(lvol->name());
-  const auto destroyed = co_await store->destroy_lvol(lvol->uuid());
+  auto destroyed = co_await sharing_.unshare(lvol->lvol_name());
+  if (destroyed.ok()) destroyed = co_await store->destroy_lvol(lvol->uuid());
   if (!destroyed.ok()) {
     const auto added = registry_.add(lvol);
     if (added.ok() && was_shared) {
@@ -156,7 +157,8 @@ Task<Result<void>> ReplicaService::share_and_record(std::shared_ptr<Lvol> lvol,
   std::vector<std::pair<std::string, std::optional<std::string>>> changes;
   changes.emplace_back(lvol_property::kShared, "true");
   if (!hosts.empty()) changes.emplace_back(lvol_property::kAllowedHosts, join_hosts(hosts));
-  if (hosts.empty() && !was_shared) changes.emplace_back(lvol_property::kAllowedHosts, std::nullopt);
+  if (hosts.empty() && !was_shared)
+    changes.emplace_back(lvol_property::kAllowedHosts, std::nullopt);
   auto recorded = co_await lvol->set_properties(std::move(changes));
   if (!recorded.ok() && !was_shared) {
     const auto unshared = co_await sharing_.unshare(lvol->lvol_name());

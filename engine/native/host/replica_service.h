@@ -25,8 +25,8 @@ class ReplicaService final {
   // kFailedPrecondition: pool not loaded; kAlreadyExists: uuid or name taken; kResourceExhausted:
   // no room; kInvalidArgument: bad uuid, name or size.
   Task<Result<ReplicaInfo>> create(ReplicaRequest request);
-  // `pool`: name or uuid, none for any. kFailedPrecondition: that pool is not loaded, or a nexus uses
-  // the replica; kNotFound; kAborted: the replica is on another pool.
+  // `pool`: name or uuid, none for any. kFailedPrecondition: that pool is not loaded, or a nexus
+  // uses the replica; kNotFound; kAborted: the replica is on another pool.
   Task<Result<void>> destroy(std::string uuid, std::optional<std::string> pool);
   // Shared already: only the allowed hosts change. kNotFound.
   Task<Result<ReplicaInfo>> share(std::string uuid, std::vector<std::string> allowed_hosts);

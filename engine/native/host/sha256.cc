@@ -8,7 +8,8 @@ namespace {
 
 constexpr size_t kBlockBytes = 64;
 
-// FIPS 180-4, 4.2.2: first 32 bits of the fractional parts of the cube roots of the first 64 primes.
+// FIPS 180-4, 4.2.2: first 32 bits of the fractional parts of the cube roots of the first 64
+// primes.
 constexpr std::array<uint32_t, 64> kRound = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
@@ -56,7 +57,8 @@ std::array<uint8_t, 32> sha256(std::span<const uint8_t> bytes) {
   padded.push_back(0x80);
   while (padded.size() % kBlockBytes != kBlockBytes - 8) padded.push_back(0);
   const uint64_t bits = bytes.size() * 8;
-  for (int shift = 56; shift >= 0; shift -= 8) padded.push_back(static_cast<uint8_t>(bits >> shift));
+  for (int shift = 56; shift >= 0; shift -= 8)
+    padded.push_back(static_cast<uint8_t>(bits >> shift));
   for (size_t at = 0; at < padded.size(); at += kBlockBytes) mix_block(state, padded.data() + at);
   std::array<uint8_t, 32> digest{};
   for (size_t i = 0; i < digest.size(); ++i) {

@@ -78,7 +78,9 @@ Task<Result<void>> Sharing::unshare(std::string name) {
   co_return co_await target_.remove_subsystem(std::move(nqn));
 }
 
-bool Sharing::is_shared(const std::string& name) const { return target_.contains(nqn_of(name)); }
+bool Sharing::is_shared(const std::string& name) const {
+  return target_.contains(nqn_of(name));
+}
 
 std::vector<std::string> Sharing::allowed_hosts(const std::string& name) const {
   const auto found = target_.find(nqn_of(name));

@@ -18,6 +18,7 @@ Lvol::Lvol(std::shared_ptr<LvolStore> store, std::shared_ptr<Blob> blob, std::st
       uuid_text_(uuid.to_string()),
       block_size_(store->store_->super().io_unit_size),
       volatile_cache_(base_->has_volatile_cache()),
+      read_only_(blob_->read_only()),
       cluster_size_(store->cluster_size()) {
   for (const IoType type : {IoType::kRead, IoType::kWrite, IoType::kFlush, IoType::kUnmap,
                             IoType::kWriteZeroes, IoType::kCompare}) {
@@ -70,9 +71,6 @@ Task<Result<std::unique_ptr<Channel>>> Lvol::open_channel() {
 
 bool Lvol::thin() const noexcept {
   return blob_->meta.thin();
-}
-bool Lvol::read_only() const noexcept {
-  return blob_->read_only();
 }
 bool Lvol::is_snapshot() const {
   return blob_->meta.find(lvol_property::kSnapshotTime) != nullptr;

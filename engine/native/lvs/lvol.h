@@ -63,7 +63,7 @@ class Lvol final : public Bdev, public std::enable_shared_from_this<Lvol> {
   // The store, or nullptr after it was exported or destroyed.
   [[nodiscard]] std::shared_ptr<LvolStore> store() const noexcept { return store_.lock(); }
   [[nodiscard]] bool thin() const noexcept;
-  [[nodiscard]] bool read_only() const noexcept;
+  [[nodiscard]] bool read_only() const noexcept { return read_only_; }  // any core
   [[nodiscard]] bool is_snapshot() const;  // has the snapshot time property
   [[nodiscard]] bool is_clone() const;     // made from a snapshot
   [[nodiscard]] uint64_t num_clusters() const noexcept;
@@ -99,6 +99,7 @@ class Lvol final : public Bdev, public std::enable_shared_from_this<Lvol> {
   std::string uuid_text_;
   const uint32_t block_size_;
   const bool volatile_cache_;
+  const bool read_only_;    // as loaded
   uint32_t supported_ = 0;  // bit per IoType
   const uint32_t cluster_size_;
   std::atomic<uint32_t> open_channels_{0};

@@ -75,8 +75,7 @@ ChildStateReason Child::api_reason() const noexcept {
 }
 
 FaultReason fault_reason(IoStatus status) noexcept {
-  const bool no_space =
-      status.is(io_status::kNoSpace) || status.is(io_status::kCapacityExceeded);
+  const bool no_space = status.is(io_status::kNoSpace) || status.is(io_status::kCapacityExceeded);
   return no_space ? FaultReason::kNoSpace : FaultReason::kIoError;
 }
 

@@ -1,9 +1,9 @@
 // The nexus's reservation on a child: fences an older nexus of the same volume, whose writes the
 // child's target then refuses. Steps: register our key, take the reservation (evicting whoever
 // holds it), read it back.
-#include "nexus/child.h"
-
 #include <cstring>
+
+#include "nexus/child.h"
 
 namespace mayastor::nexus {
 namespace {
@@ -55,8 +55,8 @@ Task<Result<void>> take_from_holder(Reservations* device, uint64_t key, uint8_t 
           co_await device->acquire(Reservations::AcquireAction::kPreempt, key, holder_key, type);
       if (!status.ok()) co_return failed("preempt", status);
       if (self) {
-        const IoStatus again = co_await device->register_key(
-            Reservations::RegisterAction::kRegister, 0, key, true, 0);
+        const IoStatus again =
+            co_await device->register_key(Reservations::RegisterAction::kRegister, 0, key, true, 0);
         if (!again.ok()) co_return failed("register", again);
       }
     }
@@ -75,8 +75,8 @@ Task<Result<void>> reserve(Reservations* device, const NexusOptions& options) {
   const bool wanted = options.reservations_enabled && key != 0 && type != 0;
   if (!wanted || device == nullptr) co_return Result<void>();
   const uint8_t persist = options.resv_persist ? kPersistSet : kPersistClear;
-  const IoStatus registered = co_await device->register_key(Reservations::RegisterAction::kReplace,
-                                                            0, key, true, persist);
+  const IoStatus registered =
+      co_await device->register_key(Reservations::RegisterAction::kReplace, 0, key, true, persist);
   if (registered.is(io_status::kInvalidOpcode)) co_return Result<void>();  // knows none
   if (!registered.ok()) co_return failed("register", registered);
   if (options.preempt_policy == PreemptPolicy::kHolder) {

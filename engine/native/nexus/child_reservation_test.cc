@@ -57,9 +57,8 @@ class HostView final : public Reservations {
       }
     } else {
       const bool evicts_holder = on_.type != 0 && on_.find(on_.holder)->key == preempt;
-      std::erase_if(on_.registrants, [&](const auto& entry) {
-        return entry.key == preempt && entry.host != host_;
-      });
+      std::erase_if(on_.registrants,
+                    [&](const auto& entry) { return entry.key == preempt && entry.host != host_; });
       if (!evicts_holder) co_return io_status::kOk;
     }
     on_.type = type;

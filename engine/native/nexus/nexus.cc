@@ -377,8 +377,8 @@ Result<void> Nexus::check_open(const char* what) const {
                       : lifecycle_ == Lifecycle::kShutdown   ? "it is shut down"
                       : lifecycle_ == Lifecycle::kInit       ? "it is being created"
                                                              : "it is destroyed";
-  return Error{ErrorCode::kFailedPrecondition, std::string("Cannot ") + what + ": nexus '" +
-                                                   options_.name + "': " + state};
+  return Error{ErrorCode::kFailedPrecondition,
+               std::string("Cannot ") + what + ": nexus '" + options_.name + "': " + state};
 }
 
 }  // namespace mayastor::nexus

@@ -32,11 +32,11 @@ class RebuildJob;
 struct Child;
 enum class FaultReason : uint8_t;
 
-inline constexpr uint32_t kMaxChildren = 16;                 // bits of the per-I/O child masks used
-inline constexpr uint64_t kDataOffsetBytes = 5ull << 20;     // user data on each child starts here
-inline constexpr uint64_t kGptCopyBytes = 16 * 1024;         // room for a backup GPT at the end
-inline constexpr uint64_t kGptTailBlocks = 2;                // and two more blocks
-inline constexpr size_t kRebuildHistoryLimit = 64;           // records kept per nexus
+inline constexpr uint32_t kMaxChildren = 16;              // bits of the per-I/O child masks used
+inline constexpr uint64_t kDataOffsetBytes = 5ull << 20;  // user data on each child starts here
+inline constexpr uint64_t kGptCopyBytes = 16 * 1024;      // room for a backup GPT at the end
+inline constexpr uint64_t kGptTailBlocks = 2;             // and two more blocks
+inline constexpr size_t kRebuildHistoryLimit = 64;        // records kept per nexus
 
 // Numbers of the published interface.
 enum class NexusState : uint8_t {
@@ -73,7 +73,7 @@ enum class PreemptPolicy : uint8_t { kArgKey = 0, kHolder = 1 };
 struct NexusOptions {
   std::string name;
   Uuid uuid;
-  uint64_t size_bytes = 0;  // as requested; the namespace is shorter if the children are
+  uint64_t size_bytes = 0;            // as requested; the namespace is shorter if the children are
   std::vector<std::string> children;  // URIs
   std::string nexus_info_key;         // "": the nexus uuid
   // Reservations on children (NVMe base specification); skipped when disabled, or key or type is 0.
@@ -95,7 +95,7 @@ struct ChildInfo {
   std::string uuid;  // as in the NexusInfo record
   ChildState state = ChildState::kUnknown;
   ChildStateReason reason = ChildStateReason::kNone;
-  int32_t rebuild_progress = -1;  // percent; -1: no rebuild
+  int32_t rebuild_progress = -1;           // percent; -1: no rebuild
   std::optional<std::string> device_name;  // while its device is open
   std::optional<uint64_t> fault_time_ns;   // wall clock, since the epoch
   bool has_io_log = false;                 // a partial rebuild is possible

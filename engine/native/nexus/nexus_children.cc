@@ -56,8 +56,8 @@ Task<Result<void>> Nexus::connect_child(ChildPtr child, bool synced) {
   }
   if (failure.has_value()) {
     co_await disconnect_child(child);
-    co_return Error{ErrorCode::kInvalidArgument,
-                    "child '" + child->uri + "': " + failure->message, failure->error_number};
+    co_return Error{ErrorCode::kInvalidArgument, "child '" + child->uri + "': " + failure->message,
+                    failure->error_number};
   }
   child->phase = ChildPhase::kOpen;
   child->synced = synced;
@@ -288,9 +288,10 @@ Task<Result<void>> Nexus::online_child(ChildPtr child) {
     co_return *misfit;
   }
   const bool last_healthy = child->counts;  // it went away, but nobody was written to since
-  const bool partial =
-      options_.partial_rebuild && child->ever_synced && !child->log->incomplete();
-  if (!last_healthy && !partial) {
+  const bool partial = options_.partial_rebuild && child->ever_synced && !child->log->incomplete();
+  if (last_healthy) {
+    child->log->unmark(0, size_bytes_);  // it defines the data: the others differ from it
+  } else if (!partial) {
     child->log->mark_everything();
     child->log->set_complete();
   }

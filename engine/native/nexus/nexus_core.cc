@@ -6,7 +6,9 @@
 namespace mayastor::nexus {
 namespace {
 constexpr uint32_t kRequestsPerSlab = 32;
-constexpr uint32_t bit_of(uint32_t slot) { return 1u << slot; }
+constexpr uint32_t bit_of(uint32_t slot) {
+  return 1u << slot;
+}
 
 // Calls fn(slot) for each bit set.
 template <typename Fn>
@@ -288,7 +290,8 @@ void NexusCore::landed(Request* request) noexcept {
   if (request->has_it == 0 && request->refused != 0 && request->refused == request->tried) {
     complete(request, request->error);
   } else {
-    for_each_slot(request->refused, [this, request](uint32_t slot) { report(slot, request->error); });
+    for_each_slot(request->refused,
+                  [this, request](uint32_t slot) { report(slot, request->error); });
     settle(request);
   }
   retry_waiting();
@@ -302,20 +305,21 @@ void NexusCore::settle(Request* request) noexcept {
     fail_write(request, stop_status_, stop_authority_);
   } else {
     held_.push(request);
+    // The verdict on an earlier report may have come before this request landed.
+    for_each_slot(lacking & request->tried & write_mask_,
+                  [this, request](uint32_t slot) { report(slot, request->error); });
   }
 }
 
 // The host gets an error: what the range holds is open, but all children must come to agree.
 void NexusCore::fail_write(Request* request, IoStatus status, uint32_t authority) noexcept {
-  if (request->tried != 0) {
-    for_each_slot(member_mask_, [&](uint32_t slot) {
-      if (slot == authority) {
-        legs_[slot].log->unmark(request->begin, request->end);
-      } else {
-        legs_[slot].log->mark(request->begin, request->end);
-      }
-    });
-  }
+  for_each_slot(member_mask_, [&](uint32_t slot) {
+    if (slot == authority) {
+      legs_[slot].log->unmark(request->begin, request->end);
+    } else {
+      legs_[slot].log->mark(request->begin, request->end);
+    }
+  });
   complete(request, status);
 }
 
@@ -636,7 +640,8 @@ void NexusCore::unlock_range(RangeLock::Part* part) noexcept {
 // ---- Statistics
 
 void NexusCore::OpStats::record(uint64_t bytes_done, uint64_t latency) noexcept {
-  if (latency > latency_ns_max.get()) latency_ns_max.value.store(latency, std::memory_order_relaxed);
+  if (latency > latency_ns_max.get())
+    latency_ns_max.value.store(latency, std::memory_order_relaxed);
   if (ops.get() == 0 || latency < latency_ns_min.get()) {
     latency_ns_min.value.store(latency, std::memory_order_relaxed);
   }
@@ -668,8 +673,8 @@ void NexusCore::add_stats(IoStats& total) const noexcept {
 void NexusCore::reset_stats() noexcept {
   // A count added at this very moment may survive or vanish: momentary figures either way.
   for (OpStats* stats : {&read_stats_, &write_stats_, &unmap_stats_}) {
-    for (Counter* counter : {&stats->ops, &stats->bytes, &stats->latency_ns,
-                             &stats->latency_ns_max, &stats->latency_ns_min}) {
+    for (Counter* counter : {&stats->ops, &stats->bytes, &stats->latency_ns, &stats->latency_ns_max,
+                             &stats->latency_ns_min}) {
       counter->value.store(0, std::memory_order_relaxed);
     }
   }

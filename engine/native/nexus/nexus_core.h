@@ -83,9 +83,9 @@ class NexusCore final {
   // Legs; own reactor. A leg's life: connect, [promote], disconnect, [release], close, detach.
   Task<Result<void>> connect(uint32_t slot, uint64_t child_id, std::shared_ptr<Bdev> device,
                              WriteLog* log, bool synced);
-  void promote(uint32_t slot);     // in sync: read from it, count it
-  void disconnect(uint32_t slot);  // no new I/O; still counted until release()
-  void release(uint32_t slot);     // recorded as unhealthy: completes the writes that missed it
+  void promote(uint32_t slot);      // in sync: read from it, count it
+  void disconnect(uint32_t slot);   // no new I/O; still counted until release()
+  void release(uint32_t slot);      // recorded as unhealthy: completes the writes that missed it
   Task<void> close(uint32_t slot);  // waits for its I/O, then destroys the channel
   void detach(uint32_t slot);       // the child left the nexus
   // The child failed but defines the data (no other is healthy): writes that missed it fail, and
@@ -194,8 +194,8 @@ class NexusCore final {
   uint32_t stop_authority_ = kMaxChildren;
   uint32_t frozen_writes_ = 0, frozen_reads_ = 0;
   uint32_t writes_in_flight_ = 0, reads_in_flight_ = 0;  // accepted, not completed
-  RequestList landing_;  // writes at the children
-  RequestList held_;     // landed, waiting for a child to be recorded as unhealthy
+  RequestList landing_;                                  // writes at the children
+  RequestList held_;  // landed, waiting for a child to be recorded as unhealthy
   IoQueue frozen_queue_;
   IoQueue waiting_;  // writes that overlap a locked range or a write under way
   bool retry_wanted_ = false, retrying_ = false;

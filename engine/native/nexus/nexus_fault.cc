@@ -124,8 +124,8 @@ Task<Result<void>> Nexus::persist(std::function<void(NexusInfo&)> change) {
   co_await info_mutex_.lock();
   const AsyncLock held(info_mutex_);
   if (store_lost_) {
-    co_return Error{ErrorCode::kUnavailable, "Cannot record the state of nexus '" +
-                                                 options_.name + "': the store gave up before"};
+    co_return Error{ErrorCode::kUnavailable, "Cannot record the state of nexus '" + options_.name +
+                                                 "': the store gave up before"};
   }
   change(info_);
   if (store_ == nullptr) co_return Result<void>();

@@ -70,6 +70,20 @@ TEST(NexusFault, LastHealthyChildIsNeverFaultedByIo) {
   EXPECT_TRUE(rig.write(0, 4096, 2).ok());
 }
 
+// The failure is reported, and judged, before the write is back from the slower child.
+TEST(NexusFault, WriteRefusedByTheLastHealthyChildEndsHoweverSlowTheOthers) {
+  NexusRig rig;
+  auto a = rig.add_device("a");
+  auto b = rig.add_device("b");
+  rig.create({"a"});
+  ASSERT_TRUE(rig.sim.run(rig.nexus->add_child(rig.uri_of("b"), true)).ok());
+  b->add_rule(slow(10 * kMs));
+  a->add_rule(fail_writes(io_status::kWriteFault, 1));
+  auto refused = rig.start(IoType::kWrite, 0, 4096, 1);
+  ASSERT_TRUE(rig.wait_for([&] { return refused->done; }, 1000 * kMs));
+  EXPECT_TRUE(refused->status.is(io_status::kWriteFault));
+}
+
 TEST(NexusFault, AllChildrenFailingLeavesOneAndTheHostGetsTheError) {
   NexusRig rig(1, 2);
   auto a = rig.add_device("a");

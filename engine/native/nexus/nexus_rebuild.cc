@@ -60,13 +60,10 @@ Task<void> Nexus::run_rebuild(std::shared_ptr<Nexus> self, ChildPtr child,
 // Counts the child as healthy on every core, if it misses nothing. Writes stand still meanwhile: so
 // every write is wholly before (and logged if it missed the child) or wholly after.
 Task<bool> Nexus::try_promote(ChildPtr child) {
-  std::function<Task<void>(NexusCore&)> freeze = [](NexusCore& core) {
-    return core.freeze(false);
-  };
+  std::function<Task<void>(NexusCore&)> freeze = [](NexusCore& core) { return core.freeze(false); };
   co_await on_cores(freeze);
   const bool in_sync = lifecycle_ == Lifecycle::kOpen && child->is_open() && !child->synced &&
-                       child->log->empty() && !child->log->incomplete() &&
-                       pick_source() != nullptr;
+                       child->log->empty() && !child->log->incomplete() && pick_source() != nullptr;
   if (in_sync) {
     child->synced = child->counts = child->ever_synced = true;
     const uint32_t slot = child->slot;
@@ -88,9 +85,8 @@ Task<Result<void>> Nexus::start_rebuild(std::string uri) {
   if (!open.ok()) co_return open;
   const ChildPtr child = find_child(uri);
   if (child == nullptr) {
-    co_return Error{ErrorCode::kNotFound,
-                    "Cannot start rebuild: nexus '" + options_.name + "' has no child '" + uri +
-                        "'"};
+    co_return Error{ErrorCode::kNotFound, "Cannot start rebuild: nexus '" + options_.name +
+                                              "' has no child '" + uri + "'"};
   }
   Result<void> begun = begin_rebuild(child);
   if (begun.ok()) notify();
@@ -152,7 +148,9 @@ Result<RebuildStats> Nexus::rebuild_stats(const std::string& uri) const {
   return job.value()->stats();
 }
 
-std::vector<RebuildRecord> Nexus::rebuild_history() const { return history_; }
+std::vector<RebuildRecord> Nexus::rebuild_history() const {
+  return history_;
+}
 
 uint32_t Nexus::rebuild_count() const noexcept {
   uint32_t count = 0;

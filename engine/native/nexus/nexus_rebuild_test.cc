@@ -9,7 +9,8 @@ constexpr uint64_t kBlocks = 8 * kMiB / 512;
 // Fills the nexus with a pattern that differs from segment to segment.
 void fill(NexusRig& rig) {
   for (uint64_t at = 0; at < rig.nexus->size_bytes(); at += kSegmentBytes) {
-    ASSERT_TRUE(rig.write(at, kSegmentBytes, static_cast<uint8_t>(1 + at / kSegmentBytes % 250)).ok());
+    ASSERT_TRUE(
+        rig.write(at, kSegmentBytes, static_cast<uint8_t>(1 + at / kSegmentBytes % 250)).ok());
   }
 }
 
@@ -340,6 +341,25 @@ TEST(Rebuild, NeverCopiesFromASourceThatMissedAWrite) {
   ASSERT_TRUE(rig.wait_online("c"));
   EXPECT_TRUE(rig.device_holds("c", 0, 4096, 0x71));
   EXPECT_TRUE(rig.identical("b", "c"));
+}
+
+// The only healthy child refuses a write that the child being rebuilt took: the host is told, and
+// the copy must undo the difference.
+TEST(Rebuild, WriteRefusedByTheOnlySourceIsEvenedOut) {
+  NexusRig rig(1, 2);
+  auto a = rig.add_device("a");
+  rig.add_device("b");
+  rig.create({"a"});
+  fill(rig);
+  ASSERT_TRUE(add(rig, "b", true).ok());
+  ASSERT_TRUE(rig.sim.run(rig.nexus->start_rebuild(rig.uri_of("b"))).ok());
+  a->add_rule(slow(kMs));
+  rig.sim.run_for(3 * kMs);  // the first segments are copied
+  a->clear_rules();
+  a->add_rule(fail_writes(io_status::kWriteFault, 1));
+  EXPECT_TRUE(rig.write(0, 4096, 0x99, 1).is(io_status::kWriteFault));
+  ASSERT_TRUE(rig.wait_online("b"));
+  EXPECT_TRUE(rig.identical("a", "b"));
 }
 
 TEST(Rebuild, CompletionThatCannotBeRecordedShutsTheNexusDown) {

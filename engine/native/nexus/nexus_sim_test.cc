@@ -10,7 +10,7 @@
 namespace mayastor::nexus {
 namespace {
 
-constexpr uint64_t kCell = 4096;  // the grain of the model
+constexpr uint64_t kCell = 4096;         // the grain of the model
 constexpr uint64_t kRegion = 4 * kCell;  // each belongs to one core: hosts do not race across cores
 constexpr uint64_t kSizeMb = 1;
 constexpr uint64_t kCells = kSizeMb * kMiB / kCell;
@@ -27,13 +27,16 @@ struct Candidate {
 class Simulation {
  public:
   explicit Simulation(uint64_t seed)
-      : seed_(seed), rig_(seed, static_cast<uint32_t>(1 + seed % 3)), random_(seed * 77 + 5), cells_(kCells) {
+      : seed_(seed),
+        rig_(seed, static_cast<uint32_t>(1 + seed % 3)),
+        random_(seed * 77 + 5),
+        cells_(kCells) {
     for (auto& cell : cells_) cell.push_back(Candidate{0, 0, 0});
     std::vector<std::string> names;
     for (uint32_t i = 0; i < kDevices; ++i) {
       devices_[i] = rig_.add_device(kNames[i], 7);
-      memory_[i] = rig_.sim.run(rig_.registry.find(std::string("mem-") + kNames[i])->open_channel())
-                       .take();
+      memory_[i] =
+          rig_.sim.run(rig_.registry.find(std::string("mem-") + kNames[i])->open_channel()).take();
       if (i < 2 || random_.chance(1, 2)) names.push_back(kNames[i]);
     }
     rig_.create_with(rig_.options(names, kSizeMb));
@@ -226,9 +229,9 @@ class Simulation {
       for (uint64_t cell = 0; cell < kCells; ++cell) {
         const auto value = cell_value(scratch_.data() + cell * kCell);
         const auto& candidates = cells_[cell];
-        const bool known = value.has_value() &&
-                           std::any_of(candidates.begin(), candidates.end(),
-                                       [&](const Candidate& c) { return c.value == *value; });
+        const bool known =
+            value.has_value() && std::any_of(candidates.begin(), candidates.end(),
+                                             [&](const Candidate& c) { return c.value == *value; });
         ASSERT_TRUE(known) << where() << ": healthy child " << kNames[i] << " lost cell " << cell
                            << " (holds " << value.value_or(UINT64_MAX) << ")";
       }
@@ -411,12 +414,12 @@ class Simulation {
 
   const uint64_t seed_;
   const bool verbose_ = std::getenv("NEXUS_SIM_TRACE") != nullptr;
+  std::deque<std::shared_ptr<Request>> requests_;  // outlive the rig, whose end completes them
   NexusRig rig_;
   SimRandom random_;
   std::vector<std::vector<Candidate>> cells_;
   std::shared_ptr<FaultBdev> devices_[kDevices];
   std::unique_ptr<Channel> memory_[kDevices];
-  std::deque<std::shared_ptr<Request>> requests_;
   std::vector<Request*> reads_;
   std::vector<uint8_t> scratch_;
   std::string shown_;
@@ -426,9 +429,10 @@ class Simulation {
 };
 
 TEST(NexusSimulation, RandomFaultsLoseNoAcknowledgedWrite) {
-  uint64_t first = 1, last = 60;
+  uint64_t first = 1, last = 80;
   // NEXUS_SIM_SEED=n replays one, NEXUS_SIM_SEEDS=n runs more.
-  if (const char* seed = std::getenv("NEXUS_SIM_SEED")) first = last = std::strtoull(seed, nullptr, 10);
+  if (const char* seed = std::getenv("NEXUS_SIM_SEED"))
+    first = last = std::strtoull(seed, nullptr, 10);
   if (const char* count = std::getenv("NEXUS_SIM_SEEDS")) last = std::strtoull(count, nullptr, 10);
   uint64_t acknowledged = 0, faults = 0, self_shutdowns = 0;
   for (uint64_t seed = first; seed <= last; ++seed) {

@@ -1,5 +1,5 @@
-// Nexus on real threads: writers on every core while a child is faulted and rebuilt again and again.
-// Meant for TSan: what crosses cores must be ordered by messages or be atomic.
+// Nexus on real threads: writers on every core while a child is faulted and rebuilt again and
+// again. Meant for TSan: what crosses cores must be ordered by messages or be atomic.
 #include <atomic>
 #include <future>
 
@@ -76,8 +76,8 @@ Task<void> scenario(Shared* shared, std::promise<void>* finished) {
   options.uuid = Uuid::from_name("nexus-0");
   options.size_bytes = 2 * kMiB;
   for (const char* name : {"a", "b"}) {
-    const std::string uri = std::string("malloc:///mem-") + name +
-                            "?size_mb=8&uuid=" + NexusRig::uuid_of(name);
+    const std::string uri =
+        std::string("malloc:///mem-") + name + "?size_mb=8&uuid=" + NexusRig::uuid_of(name);
     auto memory = co_await shared->registry.create(uri);
     CHECK(memory.ok());
     CHECK(shared->registry.add(FaultBdev::create(name, memory.take())).ok());
@@ -136,7 +136,8 @@ TEST(NexusThreads, FaultsAndRebuildsUnderWritesFromAllCores) {
     ASSERT_TRUE(made.ok()) << made.error().message;
     ReactorOptions options;
     options.index = i;
-    list.push_back(std::make_unique<Reactor>(options, std::move(made.value().ring), system_clock()));
+    list.push_back(
+        std::make_unique<Reactor>(options, std::move(made.value().ring), system_clock()));
   }
   Reactors reactors(std::move(list));
   Shared shared;

@@ -24,7 +24,8 @@ class FakeStore final : public NexusInfoStore {
  public:
   Task<Result<void>> put(std::string key, std::string json) override {
     ++started;
-    if (early) {  // durable at once, the answer comes later
+    const bool at_once = early;
+    if (at_once) {  // durable at once, the answer comes later
       last_key = key;
       history.push_back(json);
     }
@@ -35,7 +36,7 @@ class FakeStore final : public NexusInfoStore {
       co_await retry;
     }
     if (broken) co_return Error{ErrorCode::kUnavailable, "the store gave up"};
-    if (!early) {
+    if (!at_once) {
       last_key = std::move(key);
       history.push_back(std::move(json));
     }
@@ -201,9 +202,8 @@ class NexusRig {
     return sim.run_until(condition, limit_ns);
   }
   bool wait_online(const std::string& name) {
-    return wait_for([&] {
-      return child(name).state == ChildState::kOnline && nexus->rebuild_count() == 0;
-    });
+    return wait_for(
+        [&] { return child(name).state == ChildState::kOnline && nexus->rebuild_count() == 0; });
   }
   std::string record(const std::vector<std::pair<std::string, bool>>& children, bool clean) const {
     std::string json = "{\"children\":[";

@@ -318,13 +318,14 @@ void print(const Outcome& o, const Plan& plan, const std::string& uri, const std
         "\"cpu_seconds_per_million\":%.3f,\"errors\":%llu,\"mismatches\":%llu}\n",
         json_text(uri).c_str(), rw.c_str(), static_cast<unsigned long long>(plan.block_bytes),
         plan.queue_depth, cores, o.seconds, static_cast<unsigned long long>(o.reads),
-        static_cast<unsigned long long>(o.writes), iops, mib, at(0.5), at(0.9), at(0.99),
-        at(0.999), microseconds(o.latency.max()), cpu, static_cast<unsigned long long>(o.errors),
+        static_cast<unsigned long long>(o.writes), iops, mib, at(0.5), at(0.9), at(0.99), at(0.999),
+        microseconds(o.latency.max()), cpu, static_cast<unsigned long long>(o.errors),
         static_cast<unsigned long long>(o.mismatches));
     return;
   }
   std::printf("%s bs=%llu qd=%u cores=%zu: %.0f IOPS, %.1f MiB/s\n", rw.c_str(),
-              static_cast<unsigned long long>(plan.block_bytes), plan.queue_depth, cores, iops, mib);
+              static_cast<unsigned long long>(plan.block_bytes), plan.queue_depth, cores, iops,
+              mib);
   std::printf("latency us: p50 %.1f  p90 %.1f  p99 %.1f  p99.9 %.1f  max %.1f\n", at(0.5), at(0.9),
               at(0.99), at(0.999), microseconds(o.latency.max()));
   std::printf("own CPU: %.3f s per million I/Os\n", cpu);
@@ -381,4 +382,6 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace mayastor::tool
 
-int main(int argc, char** argv) { return mayastor::tool::run(argc, argv); }
+int main(int argc, char** argv) {
+  return mayastor::tool::run(argc, argv);
+}

@@ -1,11 +1,12 @@
 // target: one bdev over NVMe/TCP without the rest of the engine. Why: to profile and measure the
 // data path alone.
+#include "nvmf/target.h"
+
 #include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <cinttypes>
 
-#include "nvmf/target.h"
 #include "tools/tool_support.h"
 
 namespace mayastor::tool {
@@ -21,8 +22,7 @@ constexpr char kHelp[] =
     "  --poll           reactors never sleep\n"
     "Prints one JSON line when it can be reached: {\"event\":\"listening\",\"uri\":...}\n";
 
-Task<Result<bool>> start(Runtime& runtime, nvmf::Target& target, std::string uri,
-                         std::string nqn) {
+Task<Result<bool>> start(Runtime& runtime, nvmf::Target& target, std::string uri, std::string nqn) {
   auto bdev = co_await runtime.registry().create(uri);
   if (!bdev.ok()) co_return bdev.error();
   const Result<void> started = co_await target.start();
@@ -54,8 +54,7 @@ int run(int argc, char** argv) {
   if (!flags.has("bdev")) usage_error("--bdev is required");
   const std::string listen = flags.text("listen", "127.0.0.1:4420");
   const size_t colon = listen.rfind(':');
-  const auto port =
-      colon == std::string::npos ? std::nullopt : parse_u64(listen.substr(colon + 1));
+  const auto port = colon == std::string::npos ? std::nullopt : parse_u64(listen.substr(colon + 1));
   if (!port.has_value() || *port > 65535) usage_error("--listen must be address:port");
   const std::string nqn = flags.text("nqn", "nqn.2019-05.io.openebs:target");
   Runtime runtime(parse_cores(flags.text("cores", "any")), flags.has("poll"), {});
@@ -94,4 +93,6 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace mayastor::tool
 
-int main(int argc, char** argv) { return mayastor::tool::run(argc, argv); }
+int main(int argc, char** argv) {
+  return mayastor::tool::run(argc, argv);
+}

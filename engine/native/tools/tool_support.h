@@ -178,7 +178,8 @@ class Histogram final {
 // xorshift64*: the same offsets for the same seed, everywhere.
 class Sequence final {
  public:
-  explicit Sequence(uint64_t seed) noexcept : state_(seed * 0x9E3779B97F4A7C15u + 0xD1B54A32D192ED03u) {
+  explicit Sequence(uint64_t seed) noexcept
+      : state_(seed * 0x9E3779B97F4A7C15u + 0xD1B54A32D192ED03u) {
     if (state_ == 0) state_ = 1;
   }
   uint64_t next() noexcept {
@@ -213,7 +214,9 @@ inline std::string json_text(std::string_view text) {
   return out + "\"";
 }
 
-inline double microseconds(uint64_t ns) { return static_cast<double>(ns) / 1000.0; }
+inline double microseconds(uint64_t ns) {
+  return static_cast<double>(ns) / 1000.0;
+}
 
 inline double process_cpu_seconds() {
   rusage usage{};
@@ -270,8 +273,8 @@ class Runtime final {
       if (!made.value().note.empty() && list.empty()) {
         std::fprintf(stderr, "%s\n", made.value().note.c_str());
       }
-      list.push_back(std::make_unique<Reactor>(options, std::move(made.value().ring),
-                                               system_clock()));
+      list.push_back(
+          std::make_unique<Reactor>(options, std::move(made.value().ring), system_clock()));
     }
     reactors_ = std::make_unique<Reactors>(std::move(list));
     register_builtin_schemes(registry_);

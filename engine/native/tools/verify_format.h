@@ -128,7 +128,8 @@ class Journal final {
   // An existing file is continued, and must agree with `wanted` where that is not 0.
   Result<void> open(const std::string& path, const JournalHeader& wanted, bool create) {
     const std::string what = "Cannot open journal " + path;
-    const int fd = ::open(path.c_str(), create ? O_RDWR | O_CREAT | O_CLOEXEC : O_RDWR | O_CLOEXEC, 0644);
+    const int fd =
+        ::open(path.c_str(), create ? O_RDWR | O_CREAT | O_CLOEXEC : O_RDWR | O_CLOEXEC, 0644);
     if (fd < 0) return errno_error(errno, what);
     Result<void> result = map(fd, what, wanted, create);
     ::close(fd);

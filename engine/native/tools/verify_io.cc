@@ -1,9 +1,9 @@
 // verify_io: writes data that proves itself and later checks that nothing acknowledged was lost.
-// How: `qd` workers (tasks) share one device. A failed I/O parks its worker; when all are parked the
-// device is closed, opened again through the next URI, and each worker repeats what it was doing, so
-// that a block's generation only moves on once it was acknowledged.
-// Invariants: at most one write per block at a time; journal entries as in verify_format.h; one JSON
-// object per line on stdout, the last one says whether all was as expected.
+// How: `qd` workers (tasks) share one device. A failed I/O parks its worker; when all are parked
+// the device is closed, opened again through the next URI, and each worker repeats what it was
+// doing, so that a block's generation only moves on once it was acknowledged. Invariants: at most
+// one write per block at a time; journal entries as in verify_format.h; one JSON object per line on
+// stdout, the last one says whether all was as expected.
 #include <poll.h>
 #include <sys/signalfd.h>
 
@@ -13,26 +13,10 @@
 #include "core/buffer.h"
 #include "tools/tool_support.h"
 #include "tools/verify_format.h"
+#include "tools/verify_settings.h"
 
 namespace mayastor::tool {
 namespace {
-
-constexpr char kHelp[] =
-    "verify_io: proves that no acknowledged write is lost\n"
-    "  verify_io write  --uri URI [--uri URI ...] --journal FILE --bytes BYTES\n"
-    "      --seed N              default 1            --bs BYTES      default 4096\n"
-    "      --qd N                default 16           --rate IOPS     default: no limit\n"
-    "      --read-percent N      reads checked on the way, default 0\n"
-    "      --fill                first write every block once, in order\n"
-    "      --seconds S           default: until SIGTERM, SIGINT or 'stop' on stdin; with --fill, 0\n"
-    "                            ends after the fill\n"
-    "      --retry-seconds S     how long to try to get a lost device back, default 30\n"
-    "      --io-timeout-ms N     default 5000         --progress-seconds S  default 1\n"
-    "      stdin takes: stop | status | uri URI (used for the next connection)\n"
-    "  verify_io verify --uri URI --journal FILE [--qd N] [--retry-seconds S]\n"
-    "  verify_io digest --uri URI --bytes BYTES\n"
-    "  --offset-bytes BYTES      where block 0 lies, default 0; 5242880 on a volume's raw replica\n"
-    "Prints JSON lines. Exit: 0 as expected, 1 data is wrong, 2 bad usage, 3 device lost.\n";
 
 constexpr uint64_t kSecond = 1'000'000'000;
 constexpr uint64_t kReconnectPauseNs = 100'000'000;
@@ -47,19 +31,6 @@ __attribute__((format(printf, 1, 2))) void line(const char* format, ...) {
   std::putchar('\n');
   std::fflush(stdout);
 }
-
-enum class Mode : uint8_t { kWrite, kVerify, kDigest };
-
-struct Settings {
-  Mode mode = Mode::kWrite;
-  std::vector<std::string> uris;
-  std::string journal;
-  uint64_t bytes = 0, offset = 0, seed = 0, rate = 0;
-  uint32_t block_bytes = 0, queue_depth = 16, read_percent = 0;
-  bool fill = false;
-  std::optional<double> seconds;
-  double retry_seconds = 30, progress_seconds = 1;
-};
 
 class Session final {
  public:
@@ -130,7 +101,8 @@ class Session final {
     return Result<void>();
   }
 
-  // --- The path -----------------------------------------------------------------------------------
+  // --- The path
+  // -----------------------------------------------------------------------------------
 
   Task<bool> connect() {
     Clock& clock = Reactor::current().clock();
@@ -156,7 +128,8 @@ class Session final {
         co_await disconnect();
       } else {
         last_problem_ = created.error().message;
-        if (created.error().code == ErrorCode::kInvalidArgument && !connected_once_) co_return false;
+        if (created.error().code == ErrorCode::kInvalidArgument && !connected_once_)
+          co_return false;
       }
       if (clock.now_ns() >= give_up || stop_requests_ > 1) co_return false;
       co_await sleep_for(kReconnectPauseNs);
@@ -164,7 +137,8 @@ class Session final {
   }
 
   bool fits() {
-    const uint64_t need = settings_.mode == Mode::kDigest ? settings_.bytes : blocks_ * block_bytes_;
+    const uint64_t need =
+        settings_.mode == Mode::kDigest ? settings_.bytes : blocks_ * block_bytes_;
     const bool aligned = settings_.mode == Mode::kDigest || block_bytes_ % bdev_->block_size() == 0;
     if (aligned && settings_.offset % bdev_->block_size() == 0 &&
         settings_.offset <= bdev_->size_bytes() && need <= bdev_->size_bytes() - settings_.offset) {
@@ -224,7 +198,8 @@ class Session final {
     workers_.done();
   }
 
-  // --- The workers --------------------------------------------------------------------------------
+  // --- The workers
+  // --------------------------------------------------------------------------------
 
   Task<void> work() {
     workers_.add();
@@ -367,7 +342,8 @@ class Session final {
     co_await disconnect();
   }
 
-  // --- Telling ------------------------------------------------------------------------------------
+  // --- Telling
+  // ------------------------------------------------------------------------------------
 
   void completed(uint64_t started_ns) {
     const uint64_t now = Reactor::current().clock().now_ns();
@@ -403,13 +379,14 @@ class Session final {
     if (!finished_) note_gap(now);
     const double seconds = static_cast<double>(now - interval_started_ns_) / 1e9;
     const double iops = seconds > 0 ? static_cast<double>(interval_.count()) / seconds : 0;
-    line("{\"event\":\"progress\",\"seconds\":%.1f,\"iops\":%.0f,\"p50_us\":%.0f,\"p99_us\":%.0f,"
-         "\"max_us\":%.0f,\"stall_ms\":%.0f,\"writes\":%" PRIu64 ",\"reads\":%" PRIu64
-         ",\"mismatches\":%" PRIu64 ",\"connected\":%s}",
-         elapsed(), iops, microseconds(interval_.percentile(0.5)),
-         microseconds(interval_.percentile(0.99)), microseconds(interval_.max()),
-         microseconds(interval_stall_ns_) / 1000, writes_, reads_, mismatches_,
-         channel_ != nullptr && parked_.empty() ? "true" : "false");
+    line(
+        "{\"event\":\"progress\",\"seconds\":%.1f,\"iops\":%.0f,\"p50_us\":%.0f,\"p99_us\":%.0f,"
+        "\"max_us\":%.0f,\"stall_ms\":%.0f,\"writes\":%" PRIu64 ",\"reads\":%" PRIu64
+        ",\"mismatches\":%" PRIu64 ",\"connected\":%s}",
+        elapsed(), iops, microseconds(interval_.percentile(0.5)),
+        microseconds(interval_.percentile(0.99)), microseconds(interval_.max()),
+        microseconds(interval_stall_ns_) / 1000, writes_, reads_, mismatches_,
+        channel_ != nullptr && parked_.empty() ? "true" : "false");
     interval_.clear();
     interval_stall_ns_ = 0;
     interval_started_ns_ = now;
@@ -433,8 +410,8 @@ class Session final {
               ",\"blocks_in_doubt\":" + std::to_string(in_doubt);
     }
     if (lost_) extra += ",\"problem\":" + json_text(last_problem_);
-    line("{\"event\":\"result\",\"ok\":%s,\"seconds\":%.1f,\"writes\":%" PRIu64 ",\"reads\":%" PRIu64
-         ",\"mismatches\":%" PRIu64
+    line("{\"event\":\"result\",\"ok\":%s,\"seconds\":%.1f,\"writes\":%" PRIu64
+         ",\"reads\":%" PRIu64 ",\"mismatches\":%" PRIu64
          ",\"path_losses\":%u,\"longest_stall_ms\":%.0f,\"p50_us\":%.0f,\"p99_us\":%.0f,"
          "\"max_us\":%.0f%s}",
          ok ? "true" : "false", elapsed(), writes_, reads_, mismatches_, path_losses_,
@@ -512,47 +489,12 @@ void listen(Runtime& runtime, Session& session, int ended_fd) {
   close(signal_fd);
 }
 
-Settings parse_settings(const Flags& flags) {
-  Settings settings;
-  if (flags.words().size() != 1) usage_error("One of write, verify, digest is required");
-  const std::string& mode = flags.words().front();
-  if (mode == "write") {
-    settings.mode = Mode::kWrite;
-  } else if (mode == "verify") {
-    settings.mode = Mode::kVerify;
-  } else if (mode == "digest") {
-    settings.mode = Mode::kDigest;
-  } else {
-    usage_error("Unknown mode '" + mode + "': write, verify or digest");
-  }
-  settings.uris = flags.all("uri");
-  if (settings.uris.empty()) usage_error("--uri is required");
-  settings.journal = flags.text("journal", "");
-  if (settings.journal.empty() && settings.mode != Mode::kDigest) {
-    usage_error("--journal is required");
-  }
-  settings.bytes = flags.size("bytes", 0, kSectorBytes);
-  if (settings.bytes == 0 && settings.mode == Mode::kDigest) usage_error("--bytes is required");
-  settings.offset = flags.size("offset-bytes", 0);
-  settings.seed = flags.size("seed", 0, 1);
-  settings.rate = flags.size("rate", 0, 1, 10'000'000);
-  settings.block_bytes = static_cast<uint32_t>(flags.size("bs", 0, kSectorBytes, 1 << 20));
-  if (settings.block_bytes % kSectorBytes != 0) usage_error("--bs must be a multiple of 512");
-  settings.queue_depth = static_cast<uint32_t>(flags.size("qd", 16, 1, 1024));
-  settings.read_percent = static_cast<uint32_t>(flags.size("read-percent", 0, 0, 100));
-  settings.fill = flags.has("fill");
-  if (flags.has("seconds")) settings.seconds = flags.seconds("seconds", 0);
-  settings.retry_seconds = flags.seconds("retry-seconds", 30);
-  settings.progress_seconds = flags.seconds("progress-seconds", 1);
-  return settings;
-}
-
 int run(int argc, char** argv) {
-  const Flags flags(argc, argv,
-                    {"uri", "journal", "bytes", "offset-bytes", "seed", "rate", "bs", "qd",
-                     "read-percent", "seconds", "retry-seconds", "io-timeout-ms",
-                     "progress-seconds"},
-                    {"fill"}, kHelp);
+  const Flags flags(
+      argc, argv,
+      {"uri", "journal", "bytes", "offset-bytes", "seed", "rate", "bs", "qd", "read-percent",
+       "seconds", "retry-seconds", "io-timeout-ms", "progress-seconds"},
+      {"fill"}, kVerifyHelp);
   const Settings settings = parse_settings(flags);
   nvmf::InitiatorOptions initiator;
   initiator.host_nqn = "nqn.2019-05.io.openebs:tool:verify-io";
@@ -578,4 +520,6 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace mayastor::tool
 
-int main(int argc, char** argv) { return mayastor::tool::run(argc, argv); }
+int main(int argc, char** argv) {
+  return mayastor::tool::run(argc, argv);
+}
