@@ -97,6 +97,10 @@ class Bdev {
   [[nodiscard]] virtual uint64_t size_bytes() const noexcept = 0;
   [[nodiscard]] virtual bool supports(IoType type) const noexcept = 0;
   [[nodiscard]] virtual bool has_volatile_cache() const noexcept = 0;
+  // Names the machine's run from power-on to power-off that serves the device. As long as it stays
+  // the same, a write that was acknowledged but not flushed has not been lost to a power failure.
+  // Nil: unknown.
+  [[nodiscard]] virtual Uuid power_cycle() const noexcept { return {}; }
   [[nodiscard]] virtual Reservations* reservations() noexcept {
     return nullptr;
   }  // home reactor only

@@ -1,5 +1,7 @@
 #include "host/engine.h"
 
+#include <fstream>
+#include <string>
 #include <utility>
 
 #include "bdev/builtin.h"
@@ -10,6 +12,15 @@ namespace {
 
 constexpr size_t kReactorCountMax = 64;
 
+// The kernel names each of its runs; a reboot or a power failure starts another.
+[[nodiscard]] Uuid machine_power_cycle() {
+  std::ifstream file("/proc/sys/kernel/random/boot_id");
+  std::string text;
+  std::getline(file, text);
+  const Result<Uuid> parsed = Uuid::parse(text);
+  return parsed.ok() ? parsed.value() : Uuid();
+}
+
 [[nodiscard]] nvmf::TargetOptions target_options(const EngineOptions& options) {
   nvmf::TargetOptions target;
   target.address = options.target_address;
@@ -17,6 +28,7 @@ constexpr size_t kReactorCountMax = 64;
   target.nexus_port = options.nexus_port;
   target.max_queue_depth = options.target_queue_depth;
   target.max_qpairs = options.target_qpairs;
+  target.power_cycle = machine_power_cycle();
   for (size_t i = 0; i < 3; ++i) {
     target.retry_delay_100ms[i] = options.target_retry_delay_100ms[i];
   }

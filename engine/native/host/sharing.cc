@@ -49,6 +49,13 @@ void Sharing::forget_reservations(const std::string& ptpl_path) const {
   std::filesystem::remove_all(std::filesystem::path(ptpl_dir_) / ptpl_path, ignored);
 }
 
+// Each target of a volume is another nexus, yet initiators join paths only when the ids agree: a
+// nexus named by a uuid (its volume's) is known by that one on the wire.
+[[nodiscard]] static Uuid identity_of(const ShareRequest& request) {
+  const auto volume = Uuid::parse(request.name);
+  return request.as == ShareAs::kNexus && volume.ok() ? volume.value() : request.bdev->uuid();
+}
+
 Task<Result<void>> Sharing::share(ShareRequest request) {
   std::string nqn = nqn_of(request.name);
   if (target_.contains(nqn)) {
@@ -60,8 +67,9 @@ Task<Result<void>> Sharing::share(ShareRequest request) {
   if (!ptpl_path.ok()) co_return ptpl_path.error();
   nvmf::SubsystemOptions options;
   options.nqn = std::move(nqn);
-  options.serial = serial_of(request.bdev->uuid());
-  options.nguid = request.bdev->uuid();
+  const Uuid identity = identity_of(request);
+  options.serial = serial_of(identity);
+  options.nguid = identity;
   options.bdev = std::move(request.bdev);
   options.allowed_hosts = std::move(request.allowed_hosts);
   options.cntlid_min = request.cntlid_min;

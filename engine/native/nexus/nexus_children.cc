@@ -270,6 +270,7 @@ Task<Result<void>> Nexus::online_child(ChildPtr child) {
     co_return child_error(ErrorCode::kFailedPrecondition, "online", child->uri,
                           "it was taken out for good");
   }
+  const Uuid power_cycle_before = child->power_cycle;
   Result<void> opened = co_await open_child(child);
   if (!opened.ok()) co_return opened;
   const Bdev& device = *child->device;
@@ -287,6 +288,12 @@ Task<Result<void>> Nexus::online_child(ChildPtr child) {
     co_await close_device(registry_, *child);
     co_return *misfit;
   }
+  // A remote machine that lost power in between may have lost writes that it had acknowledged and
+  // nobody had flushed: the log does not know them.
+  const bool kept_power =
+      child->local() || !device.has_volatile_cache() ||
+      (!power_cycle_before.is_nil() && child->power_cycle == power_cycle_before);
+  if (!kept_power && !child->counts) child->log->set_incomplete();
   const bool last_healthy = child->counts;  // it went away, but nobody was written to since
   const bool partial = options_.partial_rebuild && child->ever_synced && !child->log->incomplete();
   if (last_healthy) {

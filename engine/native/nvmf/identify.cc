@@ -124,6 +124,11 @@ void Controller::identify_controller(uint8_t* page) const {
   id.fuses = 1;                                      // compare and write
   id.vwc = bdev.has_volatile_cache() ? 0x05 : 0x04;  // flush of all namespaces not supported
   std::memcpy(page, &id, sizeof(id));
+  if (!target.power_cycle.is_nil()) {
+    std::memcpy(page + kPowerCycleOffset, kPowerCycleTag, sizeof(kPowerCycleTag));
+    std::memcpy(page + kPowerCycleOffset + sizeof(kPowerCycleTag), target.power_cycle.bytes.data(),
+                target.power_cycle.bytes.size());
+  }
 }
 
 void Controller::identify_namespace(uint8_t* page) const {

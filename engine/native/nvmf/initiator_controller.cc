@@ -111,6 +111,11 @@ Task<Result<void>> Controller::identify_controller() {
   limits_.write_zeroes = (data->oncs & kOncsWriteZeroes) != 0;
   reservations_ = (data->oncs & kOncsReservations) != 0;
   volatile_cache_ = (data->vwc & 1) != 0;
+  const auto* tag = reinterpret_cast<const uint8_t*>(data.get()) + kPowerCycleOffset;
+  power_cycle_ = {};
+  if (std::memcmp(tag, kPowerCycleTag, sizeof(kPowerCycleTag)) == 0) {
+    std::memcpy(power_cycle_.bytes.data(), tag + sizeof(kPowerCycleTag), power_cycle_.bytes.size());
+  }
   events_ = (data->oaes & kOaesNamespaceAttribute) != 0;
   co_return Result<void>();
 }

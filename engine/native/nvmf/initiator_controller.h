@@ -65,6 +65,7 @@ class Controller final : public std::enable_shared_from_this<Controller> {
     return blocks_.load(std::memory_order_relaxed) << limits_.block_shift;
   }
   [[nodiscard]] bool has_volatile_cache() const noexcept { return volatile_cache_; }
+  [[nodiscard]] const Uuid& power_cycle() const noexcept { return power_cycle_; }
   [[nodiscard]] bool has_reservations() const noexcept { return reservations_; }
   [[nodiscard]] Reactor& home() noexcept { return home_; }
   [[nodiscard]] IoStats stats() const { return counters_.sum(); }  // any thread
@@ -95,6 +96,7 @@ class Controller final : public std::enable_shared_from_this<Controller> {
   uint32_t max_commands_ = 0;  // in flight per queue; 0: not said
   uint32_t in_capsule_bytes_ = 0;
   bool volatile_cache_ = true;
+  Uuid power_cycle_;
   bool reservations_ = false;
   bool events_ = false;
   NamespaceLimits limits_;

@@ -211,6 +211,11 @@ enum IdentifyCns : uint8_t {
   kCnsCommandSets = 0x1C,
 };
 
+// Vendor specific area of Identify Controller: which run of its machine a target belongs to (see
+// Bdev::power_cycle). Ours; other targets leave it out.
+inline constexpr size_t kPowerCycleOffset = 3072;
+inline constexpr char kPowerCycleTag[8] = {'M', 'S', 'P', 'O', 'W', 'E', 'R', '1'};
+
 struct [[gnu::packed]] IdentifyController {
   uint16_t vid, ssvid;
   char sn[20], mn[40], fr[8];
