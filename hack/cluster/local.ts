@@ -146,7 +146,8 @@ export class LocalCluster {
       closeSync(file);
       return { name: `node-${index + 1}`, address, disk, pool: `pool-${index + 1}` };
     });
-    const etcd = await freePort(12379);
+    // Two clusters that start at the same moment look in different places.
+    const etcd = await freePort(12379 + (process.pid % 1000) * 4);
     const peer = await freePort(etcd + 1);
     const core = await freePort(50051);
     const http = await freePort(8081);
@@ -226,6 +227,16 @@ export class LocalCluster {
   /** Starts everything and waits until every node is Online. */
   async start(signal?: AbortSignal): Promise<void> {
     this.startEtcd();
+    await until(
+      "etcd to listen",
+      async () => {
+        if (!this.processes.isAlive("etcd")) throw new Error("etcd has ended");
+        return !(await isFree("127.0.0.1", this.etcdPort));
+      },
+      { seconds: 30, signal },
+    ).catch((error: unknown) => {
+      throw this.explain(error);
+    });
     this.startCore();
     this.startRest();
     for (const node of this.nodes) this.startEngine(node);
@@ -263,14 +274,26 @@ export class LocalCluster {
       (name) => `--- ${name} has ended; its last words:\n${this.processes.logTail(name)}`,
     );
     const message = error instanceof Error ? error.message : String(error);
+    if (this.processes.isAlive("agent-core")) {
+      text.push(`--- agent-core's last words:\n${this.processes.logTail("agent-core", 12)}`);
+    }
     return new Error([message, ...text, `Logs: ${path.join(this.folder, "log")}`].join("\n"), {
       cause: error,
     });
   }
 
-  async createPools(): Promise<void> {
+  /** A pool on every node's disk; returns when all are Online. */
+  async createPools(signal?: AbortSignal): Promise<void> {
     await Promise.all(
       this.nodes.map((node) => this.rest.createPool(node.name, node.pool, `aio://${node.disk}`)),
+    );
+    await until(
+      "every pool Online",
+      async () => {
+        const online = (await this.rest.pools()).filter((pool) => pool.state?.status === "Online");
+        return online.length === this.nodes.length;
+      },
+      { seconds: 30, signal },
     );
   }
 

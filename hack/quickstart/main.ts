@@ -97,7 +97,7 @@ async function start(): Promise<LocalCluster> {
   ok(
     `etcd, agent-core, api-rest and three io-engines are up: ${cluster.nodes.map((n) => `${n.name} ${n.address}`).join(", ")}`,
   );
-  await cluster.createPools();
+  await cluster.createPools(signal);
   ok(
     `a pool on each node: ${cluster.nodes.map((n) => n.pool).join(", ")} (${mib(1024 * 1024 * 1024)} each)`,
   );
