@@ -82,7 +82,7 @@ export const steps: readonly Step[] = [
         "'agents/**/*_test.ts' 'engine/ts/**/*_test.ts' 'plugin/**/*_test.ts' 'infra/**/*_test.ts' 'hack/**/*_test.ts' 'test/support/**/*_test.ts'",
       ),
     ],
-    minutesMax: 10,
+    minutesMax: 15,
   },
   {
     name: "native-asan",

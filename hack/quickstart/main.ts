@@ -48,9 +48,10 @@ const REPLICA_DATA_OFFSET = 5 * 1024 * 1024;
 
 const interrupted = new AbortController();
 const signal = interrupted.signal;
-const running: { cluster: LocalCluster | null; writer: VerifyIo | null } = {
+const running: { cluster: LocalCluster | null; writer: VerifyIo | null; uri: string } = {
   cluster: null,
   writer: null,
+  uri: "",
 };
 
 async function tearDown(): Promise<void> {
@@ -251,7 +252,8 @@ async function run(): Promise<void> {
   const seconds = (performance.now() - writeStarted) / 1000;
   ok(`writer stopped after ${written.result?.writes ?? "?"} acknowledged writes, no I/O error`);
   await verify(local, uri, journal);
-  await local.rest.publish(VOLUME, local.nodes[0]?.name);
+  const again = await local.rest.publish(VOLUME, local.nodes[0]?.name);
+  running.uri = again.state.target?.deviceUri ?? uri;
   summary(local, loss, writer, seconds);
 }
 
@@ -264,7 +266,7 @@ ${bold("The cluster stays up. Try next:")}
   ${plugin} get nodes
   ${plugin} scale volume ${VOLUME} 2
   curl -s ${local.rest.url}/v0/pools
-  build/release/perf --uri '$(URI of the volume: get volume -o json)' --rw randread --qd 32
+  build/release/perf --uri ${running.uri} --rw randread --qd 32
   npm run quickstart -- --down      ${dim("stops it and removes its files")}
 ${dim(`logs and disks: ${folder}`)}`);
 }
