@@ -79,7 +79,7 @@ export const steps: readonly Step[] = [
     what: "TypeScript unit tests beside the code",
     commands: [
       nodeTest(
-        "'agents/**/*_test.ts' 'engine/ts/**/*_test.ts' 'plugin/**/*_test.ts' 'infra/**/*_test.ts' 'hack/**/*_test.ts' 'test/support/**/*_test.ts'",
+        "'agents/**/*_test.ts' 'engine/ts/**/*_test.ts' 'plugin/**/*_test.ts' 'infra/**/*_test.ts' 'scripts/**/*_test.ts' 'hack/**/*_test.ts' 'test/support/**/*_test.ts'",
       ),
     ],
     minutesMax: 15,

@@ -82,10 +82,8 @@ export function parseOptions<const Table extends OptionTable>(
   table: Table,
   { args, env }: { args: readonly string[]; env: Readonly<Record<string, string | undefined>> },
 ): OptionValues<Table> {
-  const wanted: Record<
-    string,
-    { type: "string" | "boolean"; short?: string; multiple?: boolean }
-  > = {};
+  const wanted: Record<string, { type: "string" | "boolean"; short?: string; multiple?: boolean }> =
+    {};
   for (const [name, option] of Object.entries(table)) {
     const type = isFlag(option) ? "boolean" : "string";
     const multiple = !isFlag(option) && option.repeats === true;

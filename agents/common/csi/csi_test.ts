@@ -36,14 +36,20 @@ test("VolumeGuard refuses a second operation on a volume and lets the next in af
   const guard = new VolumeGuard();
   let finish = () => {};
   const first = guard.run("v", "stage", () => new Promise<void>((resolve) => (finish = resolve)));
-  await assert.rejects(guard.run("v", "unstage", async () => {}), {
-    kind: "aborted",
-    message: /stage is in progress/,
-  });
+  await assert.rejects(
+    guard.run("v", "unstage", async () => {}),
+    {
+      kind: "aborted",
+      message: /stage is in progress/,
+    },
+  );
   assert.equal(await guard.run("w", "stage", async () => 1), 1);
   finish();
   await first;
-  await assert.rejects(guard.run("v", "stage", () => Promise.reject(new Error("x"))), /x/);
+  await assert.rejects(
+    guard.run("v", "stage", () => Promise.reject(new Error("x"))),
+    /x/,
+  );
   assert.equal(await guard.run("v", "stage", async () => 2), 2);
 });
 

@@ -56,10 +56,7 @@ export const PUBLISH_CONTEXT_KEYS = [
  * A whole number of 32 bits; null when absent or empty.
  * @throws {SvcError} `invalid-argument`
  */
-export function uint32Parameter(
-  map: Readonly<Record<string, string>>,
-  key: string,
-): number | null {
+export function uint32Parameter(map: Readonly<Record<string, string>>, key: string): number | null {
   const text = map[key];
   if (text === undefined || text === "") return null;
   if (!/^\d{1,10}$/.test(text) || Number(text) > 0xffff_ffff) {

@@ -10,6 +10,8 @@ export const DISKPOOL_GROUP = "openebs.io";
 export const DISKPOOL_VERSION = "v1alpha1";
 export const DISKPOOL_KIND = "DiskPool";
 export const DISKPOOL_PLURAL = "diskpools";
+/** The lease by which operators elect a leader; the operator's rights name it. */
+export const DISKPOOL_OPERATOR_LEASE = "operator-diskpool";
 
 export const DISKPOOL_STATES = ["Creating", "Created", "Online", "Unknown", "Error"] as const;
 export const DISKPOOL_CR_STATES = ["Creating", "Created", "Terminating"] as const;

@@ -1,0 +1,80 @@
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { type TestContext, test } from "node:test";
+import { makeInstall } from "./config.ts";
+import { synthesize, toText } from "./snapshots.ts";
+import { ownVersion } from "./version.ts";
+
+const ROOT = path.resolve(import.meta.dirname, "..");
+
+function folder(t: TestContext): string {
+  const name = mkdtempSync(path.join(tmpdir(), "mayastor-synth-"));
+  t.after(() => rmSync(name, { recursive: true }));
+  return name;
+}
+
+/** Runs main.ts as cdk8s does: its output folder comes by environment. */
+function synth(outdir: string, args: readonly string[] = [], env: NodeJS.ProcessEnv = {}) {
+  return new Promise<{ code: number; stdout: string; stderr: string }>((resolve) => {
+    const child = execFile(
+      process.execPath,
+      ["--import", "tsx", "infra/main.ts", ...args],
+      { cwd: ROOT, env: { ...process.env, CDK8S_OUTDIR: outdir, ...env } },
+      (_error, stdout, stderr) => resolve({ code: child.exitCode ?? -1, stdout, stderr }),
+    );
+  });
+}
+
+test("main.ts writes one file for each chart, as synthesize() has them", async (t) => {
+  const outdir = folder(t);
+  assert.deepEqual(await synth(outdir), { code: 0, stdout: "", stderr: "" });
+  const wanted = synthesize(makeInstall({ version: ownVersion() }));
+  assert.deepEqual(
+    readdirSync(outdir).sort(),
+    [...wanted.keys()].map((name) => `${name}.k8s.yaml`).sort(),
+  );
+  for (const [name, objects] of wanted) {
+    assert.equal(readFileSync(path.join(outdir, `${name}.k8s.yaml`), "utf8"), toText(objects));
+  }
+});
+
+test("main.ts takes a profile, values files and single values, and removes what is not wanted any more", async (t) => {
+  const outdir = folder(t);
+  const values = path.join(outdir, "mine.yaml");
+  writeFileSync(values, "etcd:\n  replicaCount: 3\n  image: registry.example/etcd:v9\n");
+  writeFileSync(path.join(outdir, "35-loki.k8s.yaml"), "old\n");
+  const args = [`--values=${values}`, "--set=etcd.replicaCount=5", "--release=blue"];
+  const result = await synth(outdir, args, { MAYASTOR_PROFILE: "minimal" });
+  assert.deepEqual(result, { code: 0, stdout: "", stderr: "" });
+  const files = readdirSync(outdir);
+  assert.ok(files.includes("mine.yaml"));
+  assert.ok(!files.includes("35-loki.k8s.yaml"));
+  const etcd = readFileSync(path.join(outdir, "30-etcd.k8s.yaml"), "utf8");
+  assert.match(etcd, /replicas: 5/);
+  assert.match(etcd, /image: registry\.example\/etcd:v9/);
+  assert.match(etcd, /name: blue-etcd/);
+});
+
+test("main.ts says what is wrong in one line, exits 1 and leaves the folder alone", async (t) => {
+  const outdir = folder(t);
+  writeFileSync(path.join(outdir, "30-etcd.k8s.yaml"), "old\n");
+  for (const [args, message] of [
+    [
+      ["--set=etcd.replicaCount=2"],
+      "Cannot use etcd.replicaCount=2: a quorum needs 1, 3 or 5 members",
+    ],
+    [["--profile=big"], 'Cannot use --profile: Cannot use profile "big"'],
+    [["--values=/nonexistent.yaml"], "Cannot read values: ENOENT"],
+    [["--bogus"], "Cannot read options: Unknown option '--bogus'"],
+  ] as const) {
+    const { code, stdout, stderr } = await synth(outdir, args);
+    assert.equal(code, 1);
+    assert.equal(stdout, "");
+    assert.ok(stderr.startsWith(message), stderr);
+    assert.equal(stderr.trimEnd().split("\n").length, 1, stderr);
+  }
+  assert.equal(readFileSync(path.join(outdir, "30-etcd.k8s.yaml"), "utf8"), "old\n");
+});

@@ -1,0 +1,96 @@
+/**
+ * Alerts on what the documented metrics tell; each says what to look at next.
+ * Invariant: only metrics that the exporter or the kubelet publishes are used.
+ */
+import type { AlertRule } from "./types.ts";
+
+/** Pool metrics as published; `status` is 0 Unknown, 1 Online, 2 Degraded, 3 Faulted. */
+export const POOL_METRICS = {
+  total: "disk_pool_total_size_bytes",
+  used: "disk_pool_used_size_bytes",
+  committed: "disk_pool_committed_size_bytes",
+  status: "disk_pool_status",
+} as const;
+
+/** The kubelet's figures of mounted volumes, from the node plugin's NodeGetVolumeStats. */
+export const VOLUME_METRICS = {
+  available: "kubelet_volume_stats_available_bytes",
+  capacity: "kubelet_volume_stats_capacity_bytes",
+  used: "kubelet_volume_stats_used_bytes",
+  inodes: "kubelet_volume_stats_inodes",
+  inodesFree: "kubelet_volume_stats_inodes_free",
+  inodesUsed: "kubelet_volume_stats_inodes_used",
+} as const;
+
+const POOL = "Pool {{ $labels.name }} on node {{ $labels.node }}";
+const CLAIM = "Claim {{ $labels.namespace }}/{{ $labels.persistentvolumeclaim }}";
+
+/** `service` is the Service that the exporter is scraped through. */
+export function alertRules({ service }: { service: string }): readonly AlertRule[] {
+  const { total, used, committed, status } = POOL_METRICS;
+  const { available, capacity } = VOLUME_METRICS;
+  return [
+    {
+      alert: "MayastorPoolFaulted",
+      expr: `${status} == 3`,
+      for: "1m",
+      labels: { severity: "critical" },
+      annotations: {
+        summary: `${POOL} is faulted`,
+        description:
+          "Its replicas serve no I/O and volumes rebuild elsewhere if they can. See `kubectl mayastor get pools` and the disk in the node's kernel log.",
+      },
+    },
+    {
+      alert: "MayastorPoolNotOnline",
+      expr: `${status} == 0 or ${status} == 2`,
+      for: "5m",
+      labels: { severity: "warning" },
+      annotations: {
+        summary: `${POOL} is not online`,
+        description: "See `kubectl mayastor get pools` and the io-engine log of that node.",
+      },
+    },
+    {
+      alert: "MayastorPoolNearlyFull",
+      expr: `${used} / ${total} > 0.9`,
+      for: "10m",
+      labels: { severity: "warning" },
+      annotations: {
+        summary: `${POOL} is more than 90 % full`,
+        description:
+          "Thin volumes on a full pool are moved, or degrade when no other pool has room. Add a pool or delete volumes.",
+      },
+    },
+    {
+      alert: "MayastorPoolOvercommitted",
+      expr: `${committed} / ${total} > 2`,
+      for: "30m",
+      labels: { severity: "info" },
+      annotations: {
+        summary: `${POOL} has promised more than twice its size`,
+        description: "New thin volumes are refused above agents.core.capacity.thin.poolCommitment.",
+      },
+    },
+    {
+      alert: "MayastorMetricsMissing",
+      expr: `up{service="${service}"} == 0`,
+      for: "10m",
+      labels: { severity: "warning" },
+      annotations: {
+        summary: "No metrics from {{ $labels.instance }}",
+        description: "The io-engine pod of that node, or its metrics exporter, is down.",
+      },
+    },
+    {
+      alert: "MayastorVolumeNearlyFull",
+      expr: `${available} / ${capacity} < 0.05`,
+      for: "10m",
+      labels: { severity: "warning" },
+      annotations: {
+        summary: `${CLAIM} has less than 5 % free`,
+        description: "The application gets `no space left on device` when it is full.",
+      },
+    },
+  ];
+}

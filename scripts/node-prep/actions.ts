@@ -1,0 +1,77 @@
+/**
+ * Changes to a node as data, and the script that makes them.
+ *
+ * Why data: the plan is shown before it is done, compared by tests, and done by one journalling script.
+ * Invariant: every value is quoted here, once, for the POSIX sh that reads the script on the node.
+ */
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { assertNever } from "#common/errors.ts";
+import { assignments, quote } from "../lib/shell.ts";
+import { PORTS } from "./options.ts";
+
+interface Named {
+  /** The journal entry's name: one per changed thing, the same in every run. */
+  readonly name: string;
+  /** What a person is told. */
+  readonly what: string;
+}
+
+export type Action =
+  | (Named & { kind: "file"; path: string; content: string })
+  | (Named & { kind: "live"; path: string; value: string })
+  | (Named & {
+      kind: "run";
+      command: string;
+      /** Takes the command back, when its files were changed again since. */
+      revert: string;
+      /** Makes the restored files count, when they were restored byte by byte. */
+      refresh: string;
+      touches: readonly string[];
+    })
+  | (Named & { kind: "label"; node: string });
+
+export const JOURNAL = "/var/lib/mayastor/node-prep";
+const FILE_MODE = "644";
+
+const nodeScript = (name: string): string =>
+  readFileSync(path.join(import.meta.dirname, "node", `${name}.sh`), "utf8");
+
+const prelude = () =>
+  `set -u\nunset CDPATH\nexport LC_ALL=C\nPATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin\n${assignments({ JOURNAL })}`;
+
+/** Prints the node's facts; changes nothing. */
+export function probeScript(files: readonly string[]): string {
+  const values = assignments({ PORTS: PORTS.join(" "), FILES: files.join(" ") });
+  return `${prelude()}${values}${nodeScript("probe")}\nprobe\n`;
+}
+
+/** Makes the changes, each journalled first. */
+export function applyScript(actions: readonly Action[]): string {
+  return `${prelude()}${nodeScript("journal")}\nlock\njournal_init\n${actions.map(call).join("\n")}\nsay finished\n`;
+}
+
+/** Takes back everything the journal holds. */
+export function undoScript(): string {
+  return `${prelude()}${nodeScript("journal")}\n${nodeScript("undo")}\nlock\nundo_all\nsay finished\n`;
+}
+
+function call(action: Action): string {
+  const words = (...all: string[]) => all.map(quote).join(" ");
+  switch (action.kind) {
+    case "file": {
+      const data = Buffer.from(action.content).toString("base64");
+      return `put_file ${words(action.name, action.path, FILE_MODE, data)}`;
+    }
+    case "live":
+      return `set_live ${words(action.name, action.path, action.value)}`;
+    case "run": {
+      const { name, command, revert, refresh, touches } = action;
+      return `run_step ${words(name, command, revert, refresh, ...touches)}`;
+    }
+    case "label":
+      return `note ${words(action.name, "label", action.node)}`;
+    default:
+      return assertNever(action);
+  }
+}

@@ -1,0 +1,241 @@
+/**
+ * What a node lacks and what would mend it: pure decisions over facts, so that a dry run shows just what
+ * an apply does and the check afterwards is the same code again.
+ *
+ * Invariants: an action is planned only for what isn't as wanted (a second run plans nothing); a node with
+ * a failed check is not changed; nothing here ever writes to a disk that could hold data.
+ */
+import type { Action } from "./actions.ts";
+import { planBoot } from "./boot.ts";
+import {
+  type Check,
+  check,
+  familyOf,
+  fileAction,
+  isPending,
+  type Plan,
+  WRITTEN_BY,
+} from "./checks.ts";
+import type { Facts } from "./facts.ts";
+import { planFirewall } from "./firewall.ts";
+import { PORTS, type Wanted } from "./options.ts";
+
+export const HUGEPAGES_LIVE = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+export const HUGEPAGES_FILE = "/etc/sysctl.d/90-mayastor-hugepages.conf";
+export const MODULES_FILE = "/etc/modules-load.d/mayastor.conf";
+export const MODPROBE_FILE = "/etc/modprobe.d/mayastor.conf";
+
+/** The documented minimum. */
+const KERNEL_MIN = [5, 13] as const;
+/** Above this share of the memory the node itself has no room left. */
+const HUGEPAGES_SHARE_MAX = 0.9;
+
+/** Everything about a node. */
+export function planNode(facts: Facts, wanted: Wanted): Plan {
+  const parts = [
+    planSystem(facts),
+    planModules(facts),
+    planHugepages(facts, wanted),
+    planBoot(facts, wanted),
+    planPorts(facts),
+    planFirewall(facts, wanted),
+    planDisks(facts),
+    planPackages(facts, wanted),
+  ];
+  return {
+    checks: parts.flatMap(({ checks }) => checks),
+    actions: parts.flatMap(({ actions }) => actions),
+  };
+}
+
+function planSystem(facts: Facts): Plan {
+  const { os, kernel, arch } = facts;
+  const name = `${os.id || "unknown"} ${os.version}`.trim();
+  const family = familyOf(facts);
+  const [major = 0, minor = 0] = kernel.split(/[.-]/).map(Number);
+  const old = major < KERNEL_MIN[0] || (major === KERNEL_MIN[0] && minor < KERNEL_MIN[1]);
+  const cpu: Check =
+    arch === "aarch64"
+      ? { name: "cpu", status: "ok", text: arch }
+      : arch !== "x86_64"
+        ? { name: "cpu", status: "fail", text: `${arch}: only x86_64 and aarch64 are supported` }
+        : facts.cpuFlags.has("sse4_2")
+          ? { name: "cpu", status: "ok", text: "x86_64 with SSE4.2" }
+          : { name: "cpu", status: "fail", text: "no SSE4.2: io-engine cannot run on this CPU" };
+  return {
+    checks: [
+      {
+        name: "system",
+        status: family === "other" ? "warn" : "ok",
+        text: family === "other" ? `${name}: not tried; Debian, Ubuntu and RHEL kinds are` : name,
+      },
+      {
+        name: "kernel",
+        status: old ? "warn" : "ok",
+        text: old ? `${kernel} is older than ${KERNEL_MIN.join(".")}` : kernel,
+      },
+      cpu,
+    ],
+    actions: [],
+  };
+}
+
+function planModules(facts: Facts): Plan {
+  if (facts.nvmeTcp === "missing") {
+    const text = `no nvme-tcp module for kernel ${facts.kernel}: install the distribution's extra kernel modules (linux-modules-extra, kernel-modules-extra)`;
+    return { checks: [{ name: "nvme-tcp", status: "fail", text }], actions: [] };
+  }
+  const persist = fileAction(facts, {
+    name: "10-modules-load",
+    path: MODULES_FILE,
+    content: `${WRITTEN_BY}nvme-tcp\n`,
+  });
+  const multipath = fileAction(facts, {
+    name: "12-multipath",
+    path: MODPROBE_FILE,
+    content: `${WRITTEN_BY}options nvme_core multipath=Y\n`,
+  });
+  const unload = "modprobe -r -q nvme_tcp || true";
+  const load: Action[] =
+    facts.nvmeTcp === "available" || isPending(facts, "14-nvme-tcp")
+      ? [
+          {
+            kind: "run",
+            name: "14-nvme-tcp",
+            what: "load nvme-tcp",
+            command: "modprobe nvme-tcp",
+            revert: unload,
+            refresh: unload,
+            touches: [],
+          },
+        ]
+      : [];
+  const actions = [...persist, ...multipath, ...load];
+  return {
+    checks: [
+      check("nvme-tcp", [...persist, ...load], `${facts.nvmeTcp}, and at every boot`),
+      facts.nvmeCoreLoaded && facts.multipath === undefined
+        ? {
+            name: "multipath",
+            status: "warn",
+            text: "this kernel is built without NVMe multipath: no high availability",
+          }
+        : check("multipath", multipath, "nvme_core.multipath=Y at every load"),
+    ],
+    actions,
+  };
+}
+
+function planHugepages(facts: Facts, { hugepages: pages }: Wanted): Plan {
+  const name = "hugepages";
+  if (pages === undefined) {
+    const text = `${facts.hugepages?.total ?? 0} of 2 MiB reserved; none asked for`;
+    return { checks: [{ name, status: "ok", text }], actions: [] };
+  }
+  if (!facts.hugepages) {
+    return one({ name, status: "fail", text: "this kernel has no 2 MiB hugepages" });
+  }
+  const { total } = facts.hugepages;
+  // Never shrink what another program reserved, now or at boot.
+  const elsewhere = [...facts.sysctlPages].filter(([file]) => file !== HUGEPAGES_FILE);
+  const atBoot = Math.max(0, ...facts.sysctlPages.values());
+  const want = Math.max(total, pages, atBoot);
+  const mib = want * 2;
+  const memoryMib = Math.floor(facts.memoryKib / 1024);
+  if (mib > memoryMib * HUGEPAGES_SHARE_MAX) {
+    const text = `${want} pages are ${mib} MiB; the node has ${memoryMib} MiB`;
+    return one({ name, status: "fail", text });
+  }
+  // Files apply in the order of their names, /etc/sysctl.conf last: a smaller number there would win.
+  const stronger = elsewhere.find(
+    ([file, other]) =>
+      other < want && (file === "/etc/sysctl.conf" || basename(file) > basename(HUGEPAGES_FILE)),
+  );
+  const persist = fileAction(facts, {
+    name: "20-hugepages-boot",
+    path: HUGEPAGES_FILE,
+    content: `${WRITTEN_BY}vm.nr_hugepages = ${want}\n`,
+  });
+  const tried = facts.journal.get("22-hugepages") === "done";
+  const now: Action[] =
+    total < want || isPending(facts, "22-hugepages")
+      ? [
+          {
+            kind: "live",
+            name: "22-hugepages",
+            what: `reserve ${want} hugepages now (restart kubelet afterwards)`,
+            path: HUGEPAGES_LIVE,
+            value: String(want),
+          },
+        ]
+      : [];
+  const checks: Check[] = [
+    tried && total < want && persist.length === 0
+      ? { name, status: "reboot", text: `${total} of ${want}: memory is fragmented` }
+      : check(name, [...persist, ...now], `${total} reserved, ${want} at boot`),
+  ];
+  if (stronger) {
+    const text = `${stronger[0]} sets vm.nr_hugepages=${stronger[1]}, which wins at boot: change it there`;
+    checks.push({ name: "hugepages at boot", status: "manual", text });
+  }
+  return { checks, actions: [...persist, ...now] };
+}
+
+function planPorts(facts: Facts): Plan {
+  const checks = PORTS.map((port): Check => {
+    const name = `port ${port}`;
+    const owner = facts.ports.get(port) ?? "unknown";
+    if (owner === "free") return { name, status: "ok", text: "free" };
+    if (/\bio-engine\b|engine\/ts\/main/.test(owner)) {
+      return { name, status: "ok", text: "held by io-engine" };
+    }
+    return { name, status: "fail", text: `in use by ${owner.trim() || "unknown"}` };
+  });
+  return { checks, actions: [] };
+}
+
+function planDisks({ disks }: Facts): Plan {
+  const empty = disks.filter(({ state }) => state === "empty");
+  const rest = disks
+    .filter(({ state }) => state !== "empty")
+    .map(({ name, state }) => `${name} ${state}`)
+    .join(", ");
+  const found = empty.map(({ path, sizeMib }) => `${path} (${sizeText(sizeMib)})`).join(", ");
+  const others = rest === "" ? "" : `; not empty: ${rest}`;
+  return one(
+    empty.length > 0 || disks.some(({ state }) => state === "pool")
+      ? { name: "disks", status: "ok", text: `empty: ${found || "none"}${others}` }
+      : { name: "disks", status: "warn", text: `no empty disk for a pool${others}` },
+  );
+}
+
+const sizeText = (mib: number): string =>
+  mib >= 10240 ? `${Math.round(mib / 1024)} GiB` : `${mib} MiB`;
+
+function planPackages(facts: Facts, { installPackages }: Wanted): Plan {
+  const name = "xfsprogs";
+  const tool = facts.packageTool;
+  if (facts.xfsprogs && !isPending(facts, "50-xfsprogs")) {
+    return one({ name, status: "ok", text: "installed" });
+  }
+  if (!installPackages || facts.os.ostree || tool === undefined) {
+    return one({ name, status: "warn", text: "not installed: needed for xfs volumes only" });
+  }
+  const command =
+    tool === "apt-get"
+      ? "DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends xfsprogs"
+      : `${tool} install -y xfsprogs`;
+  const action: Action = {
+    kind: "run",
+    name: "50-xfsprogs",
+    what: "install xfsprogs (undo leaves it)",
+    command,
+    revert: "",
+    refresh: "",
+    touches: [],
+  };
+  return { checks: [check(name, [action], "")], actions: [action] };
+}
+
+const one = (only: Check): Plan => ({ checks: [only], actions: [] });
+const basename = (file: string): string => file.slice(file.lastIndexOf("/") + 1);

@@ -1,0 +1,275 @@
+/**
+ * A node to prepare: a real sshd on loopback whose sessions live in a root directory made by the test.
+ *
+ * Why a chroot in a mount namespace: the program under test uses its real paths (/etc, /boot, /sys, /proc)
+ * and a real ssh client and server, and nothing of the machine can be changed: /usr is the machine's,
+ * read-only, everything else is the test's. Needs root and openssh-server; `missing()` says what lacks.
+ * Invariant: the mounts belong to sshd's own namespace and end with it.
+ */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import * as fs from "node:fs";
+import net from "node:net";
+import os from "node:os";
+import path from "node:path";
+import type { TestContext } from "node:test";
+import type { RunScript } from "../../scripts/lib/ssh.ts";
+import { wholeScript } from "../../scripts/lib/ssh.ts";
+import { baseTree, crashable, type Distribution, fakeTools } from "./ssh_node_tree.ts";
+
+export interface SshNode {
+  readonly root: string;
+  /** For --host. */
+  readonly host: string;
+  readonly port: number;
+  readonly sshConfig: string;
+  /** Scripts without ssh in between: for tests that run hundreds. */
+  readonly direct: RunScript;
+  /** The next scripts die (kill -9 of the whole session) at the n-th changing command; undefined: never. */
+  crashAt(count: number | undefined): void;
+  read(file: string): string;
+  write(file: string, text: string): void;
+  /** Path, mode and bytes of all that a run may change. */
+  tree(): Map<string, string>;
+}
+
+/** Why a real sshd cannot run here, or undefined. */
+export function missing(): string | undefined {
+  if (process.getuid?.() !== 0) return "needs root: a chroot and a mount namespace";
+  if (!fs.existsSync("/usr/sbin/sshd")) return "needs openssh-server";
+  try {
+    execFileSync("unshare", ["--mount", "true"], { stdio: "ignore" });
+  } catch {
+    return "needs mount namespaces";
+  }
+  return undefined;
+}
+
+/** Starts a node; it ends with the test. */
+export async function startSshNode(t: TestContext, kind: Distribution): Promise<SshNode> {
+  const base = fs.mkdtempSync(path.join(os.tmpdir(), "mayastor-node-"));
+  fs.chmodSync(base, 0o755);
+  t.after(() => fs.rmSync(base, { recursive: true, force: true }));
+  const root = path.join(base, "root");
+  const port = await freePort();
+  const files = { ...baseTree(kind), ...fakeTools() };
+  for (const [name, text] of Object.entries(files)) {
+    const file = path.join(root, name);
+    fs.mkdirSync(path.dirname(file), { recursive: true });
+    fs.writeFileSync(file, text, { mode: name.startsWith("opt/fake/bin/") ? 0o755 : 0o644 });
+  }
+  for (const name of crashable) {
+    const file = path.join(root, "opt/fake/bin", name);
+    const real = fs.existsSync(file) ? `/opt/fake/lib/${name}` : `/usr/bin/${name}`;
+    if (fs.existsSync(file)) {
+      fs.mkdirSync(path.join(root, "opt/fake/lib"), { recursive: true });
+      fs.renameSync(file, path.join(root, "opt/fake/lib", name));
+    }
+    fs.writeFileSync(file, crashWrapper(real), { mode: 0o755 });
+  }
+  for (const dir of ["usr", "tmp", "run/sshd", "run/lock", "root", "var/lib", "dev/disk/by-id"]) {
+    fs.mkdirSync(path.join(root, dir), { recursive: true });
+  }
+  for (const dir of ["bin", "sbin", "lib64"]) fs.symlinkSync(`usr/${dir}`, path.join(root, dir));
+  // /lib is the test's own, for its modules; the loader's folder in it is the machine's.
+  for (const dir of fs.readdirSync("/usr/lib").filter((name) => name.endsWith("-linux-gnu"))) {
+    fs.symlinkSync(`../usr/lib/${dir}`, path.join(root, "lib", dir));
+  }
+  execFileSync("cp", ["-a", "/etc/alternatives", path.join(root, "etc")]);
+  for (const [name, minor] of [
+    ["null", 3],
+    ["zero", 5],
+    ["urandom", 9],
+  ] as const) {
+    execFileSync("mknod", ["-m", "666", path.join(root, "dev", name), "c", "1", String(minor)]);
+  }
+  fs.symlinkSync("../../sdb", path.join(root, "dev/disk/by-id/ata-EMPTY_1"));
+  fs.truncateSync(path.join(root, "dev/sdb"), 64 << 20);
+  fs.truncateSync(path.join(root, "dev/sdc"), 64 << 20);
+
+  const sshConfig = writeSshFiles(base, root, port);
+  await startSshd(t, root, port);
+  return {
+    root,
+    host: `root@127.0.0.1:${port}`,
+    port,
+    sshConfig,
+    direct: directRunner(root),
+    crashAt(count) {
+      fs.rmSync(path.join(root, "opt/fake/count"), { force: true });
+      const limit = path.join(root, "opt/fake/limit");
+      if (count === undefined) fs.rmSync(limit, { force: true });
+      else fs.writeFileSync(limit, `${count}\n`);
+    },
+    read: (file) => fs.readFileSync(path.join(root, file), "utf8"),
+    write: (file, text) => fs.writeFileSync(path.join(root, file), text),
+    tree: () => treeOf(root),
+  };
+}
+
+/** Counts, and at the limit ends the script, its children and itself, as a power cut would. */
+const crashWrapper = (real: string): string => `#!/bin/sh
+if [ -f /opt/fake/limit ]; then
+  count=0
+  if [ -f /opt/fake/count ]; then read -r count </opt/fake/count; fi
+  count=$((count + 1))
+  echo $count >/opt/fake/count
+  read -r limit </opt/fake/limit
+  if [ $count -ge $limit ]; then kill -9 0; fi
+fi
+exec ${real} "$@"
+`;
+
+const PATH = "/opt/fake/bin:/usr/local/bin:/usr/bin:/bin";
+
+function writeSshFiles(base: string, root: string, port: number): string {
+  const key = path.join(base, "key");
+  const hostKey = path.join(root, "etc/ssh/host_key");
+  fs.mkdirSync(path.join(root, "etc/ssh"), { recursive: true });
+  for (const file of [key, hostKey]) {
+    execFileSync("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", file]);
+  }
+  fs.copyFileSync(`${key}.pub`, path.join(root, "etc/ssh/authorized_keys"));
+  fs.writeFileSync(
+    path.join(root, "etc/ssh/sshd_config"),
+    [
+      `Port ${port}`,
+      "ListenAddress 127.0.0.1",
+      "HostKey /etc/ssh/host_key",
+      "AuthorizedKeysFile /etc/ssh/authorized_keys",
+      "PermitRootLogin prohibit-password",
+      "PasswordAuthentication no",
+      "StrictModes no",
+      "UsePAM no",
+      "PidFile none",
+      `SetEnv PATH=${PATH}`,
+      "",
+    ].join("\n"),
+  );
+  const [type, data] = fs.readFileSync(`${hostKey}.pub`, "utf8").split(" ");
+  const known = path.join(base, "known_hosts");
+  fs.writeFileSync(known, `[127.0.0.1]:${port} ${type} ${data}\n`);
+  const config = path.join(base, "ssh_config");
+  fs.writeFileSync(
+    config,
+    // A Port in the file lets several nodes share one configuration: see mergeSshConfigs.
+    `Match host 127.0.0.1 exec "test %p = ${port}"\n  IdentityFile ${key}\n  IdentitiesOnly yes\n  UserKnownHostsFile ${known}\n  StrictHostKeyChecking yes\n`,
+  );
+  return config;
+}
+
+/** One ssh configuration for several nodes. */
+export function mergeSshConfigs(nodes: readonly SshNode[], file: string): string {
+  fs.writeFileSync(file, nodes.map((node) => fs.readFileSync(node.sshConfig, "utf8")).join("\n"));
+  return file;
+}
+
+const ENTER =
+  'mount --bind /usr "$1/usr" && mount -o remount,ro,bind "$1/usr" && shift_root=$1 && shift && exec /usr/sbin/chroot "$shift_root" "$@"';
+
+const entering = (root: string, ...command: string[]): string[] => [
+  "--mount",
+  "sh",
+  "-c",
+  ENTER,
+  "enter",
+  root,
+  ...command,
+];
+
+async function startSshd(t: TestContext, root: string, port: number): Promise<void> {
+  const words = entering(root, "/usr/sbin/sshd", "-D", "-e", "-f", "/etc/ssh/sshd_config");
+  const child = spawn("unshare", words, { stdio: ["ignore", "ignore", "pipe"] });
+  let log = "";
+  child.stderr.on("data", (data: Buffer) => {
+    log += data.toString();
+  });
+  t.after(() => stop(child));
+  const deadline = performance.now() + 20_000;
+  while (!(await connects(port))) {
+    if (child.exitCode !== null || performance.now() > deadline) {
+      throw new Error(`sshd did not start: ${log}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+async function stop(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const gone = new Promise((resolve) => child.once("exit", resolve));
+  child.kill("SIGTERM");
+  await gone;
+}
+
+const connects = (port: number) =>
+  new Promise<boolean>((resolve) => {
+    const socket = net.connect({ host: "127.0.0.1", port });
+    socket.once("connect", () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once("error", () => resolve(false));
+  });
+
+const freePort = () =>
+  new Promise<number>((resolve, reject) => {
+    const server = net.createServer().once("error", reject);
+    server.listen(0, "127.0.0.1", () => {
+      const address = server.address();
+      server.close(() =>
+        typeof address === "object" && address
+          ? resolve(address.port)
+          : reject(new Error("no port")),
+      );
+    });
+  });
+
+/** The same shell in the same root, in a session of its own so that a crash ends only itself. */
+function directRunner(root: string): RunScript {
+  return (script, { onLine }) =>
+    new Promise((resolve, reject) => {
+      const child = spawn("unshare", entering(root, "/usr/bin/sh", "-s"), {
+        detached: true,
+        env: { PATH },
+      });
+      let out = "";
+      let error = "";
+      child.stdout.on("data", (data: Buffer) => {
+        out += data.toString();
+      });
+      child.stderr.on("data", (data: Buffer) => {
+        error += data.toString();
+      });
+      child.once("error", reject);
+      child.once("close", (code) => {
+        const lines = out.split("\n").filter(Boolean);
+        for (const line of lines) onLine?.(line);
+        resolve({ exitCode: code ?? 255, lines, errorTail: error.trim() });
+      });
+      child.stdin.on("error", () => {}); // a crashed script stops reading
+      child.stdin.end(wholeScript(script));
+    });
+}
+
+function treeOf(root: string): Map<string, string> {
+  const tree = new Map<string, string>();
+  const walk = (dir: string): void => {
+    for (const name of fs.readdirSync(path.join(root, dir)).sort()) {
+      const file = path.join(dir, name);
+      const { mode, mtimeMs } = fs.lstatSync(path.join(root, file));
+      if ((mode & 0o170000) === 0o040000) {
+        tree.set(file, `dir ${mode.toString(8)}`);
+        walk(file);
+      } else if ((mode & 0o170000) === 0o100000) {
+        // Kernel files have no date of their own.
+        const date = file.startsWith("sys/") ? "" : ` ${mtimeMs}`;
+        const bytes = fs.readFileSync(path.join(root, file), "latin1");
+        tree.set(
+          file,
+          `${mode.toString(8)}${date} ${file.startsWith("dev/") ? bytes.length : bytes}`,
+        );
+      }
+    }
+  };
+  for (const dir of ["etc", "boot", "sys", "var", "dev"]) walk(dir);
+  return tree;
+}
