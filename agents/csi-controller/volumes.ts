@@ -1,0 +1,245 @@
+/**
+ * What the CSI controller does with volumes, over REST alone: create, delete, publish, unpublish.
+ *
+ * Why apart from the service: these are the rules of idempotence, free of gRPC.
+ * Invariants: each is safe to repeat and ends in the same state; a repeat that wants something else is refused with
+ * `already-exists` or `failed-precondition`, never carried out. Callers hold the volume's guard.
+ */
+import { PUBLISH_CONTEXT_KEYS, URI_KEY, uint32Parameter } from "#common/csi/driver.ts";
+import { isKind, SvcError } from "#common/errors.ts";
+import type { Log } from "#common/log.ts";
+import { nodeHostNqn } from "#common/nqn.ts";
+import type { Node, Volume } from "#common/openapi/model.ts";
+import type { Size, VolumeWish } from "./parse.ts";
+import type { RestApi } from "./rest.ts";
+
+type StringMap = Readonly<Record<string, string>>;
+
+/** The present volume, or null. */
+export async function findVolume(
+  rest: Pick<RestApi, "getVolume">,
+  uuid: string,
+): Promise<Volume | null> {
+  try {
+    return await rest.getVolume(uuid);
+  } catch (error) {
+    if (isKind(error, "not-found")) return null;
+    throw error;
+  }
+}
+
+/** @throws {SvcError} `already-exists` when the volume differs from the wish, `aborted` while it comes or goes */
+function checkSame({ spec }: Volume, { uuid, body, limitBytes }: VolumeWish): void {
+  const refuse = (why: string) =>
+    new SvcError("already-exists", `Cannot create volume ${uuid}: it exists, but ${why}`);
+  if (spec.status === "Creating" || spec.status === "Deleting") {
+    const doing = spec.status === "Creating" ? "created" : "deleted";
+    throw new SvcError("aborted", `Cannot create volume ${uuid}: it is being ${doing}`);
+  }
+  if (spec.status !== "Created") throw refuse(`its status is ${spec.status}`);
+  if (spec.num_replicas < body.replicas) {
+    throw refuse(`has ${spec.num_replicas} replicas, not ${body.replicas}`);
+  }
+  const limit: Size["limitBytes"] = limitBytes;
+  if (spec.size < body.size || (limit !== null && spec.size > limit)) {
+    throw refuse(`has ${spec.size} bytes, which is not in the range that is asked for`);
+  }
+  if (spec.thin !== body.thin) throw refuse(`is ${spec.thin ? "thin" : "thick"}`);
+}
+
+/** @throws {SvcError} `already-exists`, `aborted`, `resource-exhausted`, ... */
+export async function createVolume(rest: RestApi, wish: VolumeWish): Promise<Volume> {
+  const { uuid, body } = wish;
+  const found = await findVolume(rest, uuid);
+  // One that a failed attempt left half made is taken up again by the same request.
+  if (found !== null && found.spec.status !== "Creating") {
+    checkSame(found, wish);
+    return found;
+  }
+  try {
+    return await rest.createVolume(uuid, body);
+  } catch (error) {
+    if (!isKind(error, "already-exists")) throw error;
+    const made = await rest.getVolume(uuid); // by somebody else meanwhile
+    checkSame(made, wish);
+    return made;
+  }
+}
+
+/** Gone already counts as deleted. @throws {SvcError} `failed-precondition`, ... */
+export async function deleteVolume(
+  rest: Pick<RestApi, "getVolume" | "deleteVolume">,
+  uuid: string,
+): Promise<void> {
+  try {
+    await rest.deleteVolume(uuid);
+  } catch (error) {
+    if (isKind(error, "not-found")) return;
+    // A precondition may also fail because the volume went away meanwhile.
+    if (isKind(error, "failed-precondition") && (await findVolume(rest, uuid)) === null) return;
+    throw error;
+  }
+}
+
+/** The publish context without the URI: what the node plugin is told about timeouts. */
+export function publishContextOf(parameters: StringMap): Record<string, string> {
+  const context: Record<string, string> = {};
+  for (const key of PUBLISH_CONTEXT_KEYS) {
+    const value = uint32Parameter(parameters, key);
+    if (value !== null) context[key] = String(value);
+  }
+  return context;
+}
+
+function isUsable(node: Node): boolean {
+  return node.state?.status === "Online" && node.spec?.cordondrainstate === undefined;
+}
+
+/** The application's node as the target's, if it is a storage node in good order. */
+async function localTarget(rest: RestApi, nodeId: string): Promise<string | null> {
+  try {
+    const node = await rest.getNode(nodeId);
+    return isUsable(node) ? node.id : null;
+  } catch (error) {
+    if (isKind(error, "not-found")) return null;
+    throw error;
+  }
+}
+
+/** Hosts that the target lets in; empty when it lets in everyone, or is not shared. */
+function allowedHosts(deviceUri: string): string[] {
+  const query = deviceUri.split("?")[1] ?? "";
+  return new URLSearchParams(query).getAll("hostnqn");
+}
+
+function deviceUri(volume: Volume): string | null {
+  const uri = volume.state.target?.deviceUri;
+  return uri === undefined || uri === "" ? null : uri;
+}
+
+export type PublishWish = {
+  readonly uuid: string;
+  readonly nodeId: string;
+  readonly parameters: StringMap;
+};
+
+/** Name that the target knows the node by: its own, when it is a storage node that says so. */
+async function hostNqnOf(rest: RestApi, nodeId: string): Promise<string> {
+  try {
+    const node = await rest.getNode(nodeId);
+    return node.spec?.node_nqn ?? node.state?.node_nqn ?? nodeHostNqn(nodeId);
+  } catch (error) {
+    if (isKind(error, "not-found")) return nodeHostNqn(nodeId);
+    throw error;
+  }
+}
+
+/**
+ * A volume that has a target already: for this node all is well, for another one it is not.
+ * Without access list the control plane itself is asked whose it is, which also revives a lost target.
+ */
+async function publishedBefore(
+  rest: RestApi,
+  volume: Volume,
+  { uuid, nodeId, parameters }: PublishWish,
+): Promise<Volume> {
+  const elsewhere = (cause?: unknown) =>
+    new SvcError(
+      "failed-precondition",
+      `Cannot publish volume ${uuid} to node ${nodeId}: it is published to another node`,
+      { fields: { "target.node": volume.spec.target?.node }, cause },
+    );
+  const protocol = volume.spec.target?.protocol ?? "nvmf";
+  if (protocol !== "nvmf") {
+    throw new SvcError(
+      "failed-precondition",
+      `Cannot publish volume ${uuid}: it is published over ${protocol}`,
+    );
+  }
+  const uri = deviceUri(volume);
+  if (uri !== null) {
+    const hosts = allowedHosts(uri);
+    if (hosts.length > 0) {
+      if (hosts.includes(await hostNqnOf(rest, nodeId))) return volume;
+      throw elsewhere();
+    }
+    if (volume.spec.target?.node === nodeId) return volume;
+  }
+  try {
+    return await rest.publishVolume(uuid, {
+      publish_context: publishContextOf(parameters),
+      protocol: "nvmf",
+      republish: true,
+      reuse_existing: true,
+      frontend_node: nodeId,
+    });
+  } catch (error) {
+    if (isKind(error, "permission-denied")) throw elsewhere(error);
+    throw error;
+  }
+}
+
+/** @throws {SvcError} `not-found`, `failed-precondition`, `resource-exhausted`, `unavailable` */
+export async function publishVolume(
+  rest: RestApi,
+  wish: PublishWish,
+): Promise<Record<string, string>> {
+  const { uuid, nodeId, parameters } = wish;
+  const context = publishContextOf(parameters);
+  const found = await rest.getVolume(uuid);
+  let published: Volume;
+  if (found.spec.target !== undefined) {
+    published = await publishedBefore(rest, found, wish);
+  } else {
+    const node = await localTarget(rest, nodeId);
+    try {
+      published = await rest.publishVolume(uuid, {
+        publish_context: context,
+        protocol: "nvmf",
+        frontend_node: nodeId,
+        ...(node === null ? {} : { node }),
+      });
+    } catch (error) {
+      if (!isKind(error, "already-published")) throw error;
+      published = await publishedBefore(rest, await rest.getVolume(uuid), wish); // meanwhile
+    }
+  }
+  const uri = deviceUri(published);
+  if (uri === null) {
+    throw new SvcError("unavailable", `Cannot publish volume ${uuid}: its target is not online`);
+  }
+  return { ...context, [URI_KEY]: uri };
+}
+
+/** Not there, or not published, counts as unpublished. */
+export async function unpublishVolume(
+  rest: RestApi,
+  { uuid, nodeId, log }: { readonly uuid: string; readonly nodeId: string; readonly log: Log },
+): Promise<void> {
+  const found = await findVolume(rest, uuid);
+  if (found === null || found.spec.target === undefined) return;
+  const hosts = allowedHosts(deviceUri(found) ?? "");
+  // A late request about a node that the volume has left must not take it from the present one.
+  if (nodeId !== "" && hosts.length > 0 && !hosts.includes(await hostNqnOf(rest, nodeId))) {
+    log.info("volume is published to another node", { "volume.uuid": uuid, "node.id": nodeId });
+    return;
+  }
+  try {
+    await rest.unpublishVolume(uuid);
+  } catch (error) {
+    if (!isKind(error, "not-found", "not-published")) throw error;
+  }
+}
+
+/** Bytes of the pools that may hold volumes; those of one node when it is named. */
+export async function poolCapacity(rest: RestApi, node: string | null): Promise<number> {
+  try {
+    const pools = await rest.listPools(node);
+    return pools
+      .filter(({ state }) => state?.status === "Online" || state?.status === "Degraded")
+      .reduce((sum, { state }) => sum + (state?.capacity ?? 0), 0);
+  } catch (error) {
+    if (node !== null && isKind(error, "not-found")) return 0; // a node without storage
+    throw error;
+  }
+}

@@ -1,0 +1,86 @@
+/**
+ * What the operations of the node plugin share: the node's system, its names, its connection settings; and the
+ * publish context, read once.
+ */
+import type { Clock } from "#common/clock.ts";
+import { PARAMETER, URI_KEY, uint32Parameter } from "#common/csi/driver.ts";
+import { SvcError } from "#common/errors.ts";
+import type { Log } from "#common/log.ts";
+import { nodeHostNqn, subsystemNqn } from "#common/nqn.ts";
+import type { ConnectOptions } from "./nvme.ts";
+import type { NodeSystem } from "./system.ts";
+import { parseNvmfUri } from "./uri.ts";
+
+const HOST_NQN_PREFIX = "nqn.2019-05.io.openebs.engine";
+/** Up to this I/O timeout a lost connection is tried each second, then each ten. */
+const QUICK_RECONNECT_SECONDS_MAX = 10;
+
+export type NodeContext = {
+  readonly system: NodeSystem;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly nodeName: string;
+  /** The machine's uuid, lower case. */
+  readonly machineId: string;
+  /** Folder in this program's own file system for mounts on their way to their place. */
+  readonly detourFolder: string;
+  /** For connections whose publish context does not say. Seconds; null: the kernel's default. */
+  readonly defaults: {
+    readonly nrIoQueues: number | null;
+    readonly ctrlLossTmo: number | null;
+    readonly keepAliveTmo: number | null;
+  };
+};
+
+/** A volume as the kernel knows it. */
+export type VolumeName = { readonly uuid: string; readonly nqn: string };
+
+export function volumeNameOf(uuid: string): VolumeName {
+  return { uuid, nqn: subsystemNqn(uuid) };
+}
+
+export type Attachment = {
+  readonly connect: ConnectOptions;
+  /** Seconds that one I/O may take; null: the driver's default. */
+  readonly ioTimeout: number | null;
+};
+
+/**
+ * How to attach a volume, from its publish context.
+ * @throws {SvcError} `invalid-argument`
+ */
+export function parseAttachment(
+  { uuid, nqn }: VolumeName,
+  publishContext: Readonly<Record<string, string>>,
+  { nodeName, machineId, defaults }: Pick<NodeContext, "nodeName" | "machineId" | "defaults">,
+): Attachment {
+  const text = publishContext[URI_KEY];
+  if (!text) throw new SvcError("invalid-argument", `Cannot stage volume ${uuid}: uri is missing`);
+  const uri = parseNvmfUri(text);
+  if (uri.nqn !== nqn) {
+    throw new SvcError(
+      "invalid-argument",
+      `Cannot stage volume ${uuid}: ${uri.nqn} is not its NQN`,
+    );
+  }
+  const ioTimeout = uint32Parameter(publishContext, PARAMETER.ioTimeout);
+  const ctrlLossTmo = uint32Parameter(publishContext, PARAMETER.ctrlLossTmo);
+  const keepAliveTmo = uint32Parameter(publishContext, PARAMETER.keepAliveTmo);
+  const ownNqn = nodeHostNqn(nodeName);
+  const hostNqn = uri.hostNqns.includes(ownNqn) ? ownNqn : uri.hostNqns[0];
+  const quick = ioTimeout !== null && ioTimeout <= QUICK_RECONNECT_SECONDS_MAX;
+  return {
+    ioTimeout,
+    connect: {
+      nqn,
+      address: uri.address,
+      port: uri.port,
+      hostNqn: hostNqn ?? `${HOST_NQN_PREFIX}:${machineId}`,
+      keepAliveTmo: keepAliveTmo ?? defaults.keepAliveTmo,
+      reconnectDelay: ioTimeout === null ? null : quick ? 1 : 10,
+      // Documented: ioTimeout sets the loss timeout too, so that an outage ends in an error after that time.
+      ctrlLossTmo: ctrlLossTmo ?? ioTimeout ?? defaults.ctrlLossTmo,
+      nrIoQueues: defaults.nrIoQueues,
+    },
+  };
+}

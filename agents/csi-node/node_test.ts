@@ -1,0 +1,381 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { type TestContext, test } from "node:test";
+import { identityService, serveSocket } from "#common/csi/serve.ts";
+import { CsiClient } from "../../test/support/csi/client.ts";
+import { nodePluginService } from "./node_plugin.ts";
+import { nodeService } from "./service.ts";
+import { FakeSystem, fakeParts, MACHINE } from "./testing/fake_system.ts";
+
+const V = "ec4e66fb-3b33-4439-b504-d49aba53da26";
+const W = "9b1f04e3-1c0a-4b0e-9a53-6f5d2c1b7a10";
+const HOST = "nqn.2019-05.io.openebs:node-name:worker-1";
+const uriOf = (uuid: string, ip = "10.1.0.5") =>
+  `nvmf://${ip}:4421/nqn.2019-05.io.openebs:${uuid}?hostnqn=${HOST}`;
+const STAGING = "/kubelet/staging";
+const TARGET = "/kubelet/pods/a/mount";
+const rw = { accessMode: { mode: "SINGLE_NODE_WRITER" } };
+const ext4 = { ...rw, mount: { fsType: "ext4" } };
+const block = { ...rw, block: {} };
+
+const stageOf = (over: object = {}) => ({
+  volumeId: V,
+  publishContext: { uri: uriOf(V) },
+  stagingTargetPath: STAGING,
+  volumeCapability: ext4,
+  ...over,
+});
+const publishOf = (over: object = {}) => ({
+  volumeId: V,
+  stagingTargetPath: STAGING,
+  targetPath: TARGET,
+  volumeCapability: ext4,
+  ...over,
+});
+const unstageOf = (over: object = {}) => ({ volumeId: V, stagingTargetPath: STAGING, ...over });
+const unpublishOf = (over: object = {}) => ({ volumeId: V, targetPath: TARGET, ...over });
+
+/** The plugin on a fake node, over a real unix socket. */
+async function start(t: TestContext) {
+  const system = new FakeSystem(t);
+  system.folder(path.dirname(TARGET));
+  const parts = fakeParts(system);
+  const folder = mkdtempSync(path.join(os.tmpdir(), "csi-node-"));
+  const socket = path.join(folder, "csi.sock");
+  const identity = identityService({ version: "1.2.3", isReady: async () => true });
+  const server = await serveSocket(socket, [
+    identity,
+    nodeService(parts),
+    nodePluginService(parts.context),
+  ]);
+  const client = new CsiClient(`unix:${socket}`);
+  t.after(async () => {
+    client.close();
+    await server.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+  const expect = async (code: string, name: string, request: Parameters<CsiClient["call"]>[1]) => {
+    const outcome = await client.call(name, request);
+    assert.equal(outcome.code, code, `${name} ${JSON.stringify(request)}: ${outcome.message}`);
+    return outcome;
+  };
+  return { system, client, expect, ok: expect.bind(null, "OK") };
+}
+
+test("identity and node info are as published", async (t) => {
+  const { ok } = await start(t);
+  assert.deepEqual((await ok("GetPluginInfo", {})).reply, {
+    name: "io.openebs.csi-mayastor",
+    vendorVersion: "1.2.3",
+  });
+  assert.deepEqual((await ok("GetPluginCapabilities", {})).reply, {
+    capabilities: [
+      { service: { type: "CONTROLLER_SERVICE" } },
+      { service: { type: "VOLUME_ACCESSIBILITY_CONSTRAINTS" } },
+    ],
+  });
+  assert.deepEqual((await ok("Probe", {})).reply, { ready: true });
+  assert.deepEqual((await ok("NodeGetInfo", {})).reply, {
+    nodeId: "worker-1",
+    accessibleTopology: {
+      segments: { "openebs.io/csi-node": "mayastor", "openebs.io/nodename": "worker-1" },
+    },
+  });
+  assert.deepEqual((await ok("NodeGetCapabilities", {})).reply, {
+    capabilities: ["STAGE_UNSTAGE_VOLUME", "GET_VOLUME_STATS", "VOLUME_CONDITION"].map((type) => ({
+      rpc: { type },
+    })),
+  });
+});
+
+test("every node call refuses missing and malformed fields, and touches nothing", async (t) => {
+  const { system, expect, ok } = await start(t);
+  const mode = (name: string) => ({ accessMode: { mode: name }, mount: { fsType: "ext4" } });
+  const bad: [string, object][] = [
+    ...[{ volumeId: "" }, { stagingTargetPath: "" }, { stagingTargetPath: "relative" }].map(
+      (over): [string, object] => ["NodeStageVolume", stageOf(over)],
+    ),
+    ["NodeStageVolume", { ...stageOf(), volumeCapability: undefined }],
+    ["NodeStageVolume", stageOf({ publishContext: {} })],
+    ["NodeStageVolume", stageOf({ publishContext: { uri: "iscsi://h/x" } })],
+    ["NodeStageVolume", stageOf({ publishContext: { uri: uriOf(W) } })],
+    ["NodeStageVolume", stageOf({ publishContext: { uri: uriOf(V), ioTimeout: "30s" } })],
+    ["NodeStageVolume", stageOf({ volumeCapability: { ...rw } })],
+    ["NodeStageVolume", stageOf({ volumeCapability: { block: {} } })],
+    ["NodeStageVolume", stageOf({ volumeCapability: { ...rw, mount: { fsType: "ntfs" } } })],
+    ["NodeStageVolume", stageOf({ volumeCapability: mode("MULTI_NODE_MULTI_WRITER") })],
+    ["NodeStageVolume", stageOf({ volumeCapability: mode("MULTI_NODE_READER_ONLY") })],
+    ...[{ volumeId: "" }, { stagingTargetPath: "" }].map((over): [string, object] => [
+      "NodeUnstageVolume",
+      unstageOf(over),
+    ]),
+    ...[{ volumeId: "" }, { targetPath: "" }, { stagingTargetPath: "" }].map(
+      (over): [string, object] => ["NodePublishVolume", publishOf(over)],
+    ),
+    ["NodePublishVolume", { ...publishOf(), volumeCapability: undefined }],
+    ["NodePublishVolume", publishOf()], // not staged
+    ...[{ volumeId: "" }, { targetPath: "" }].map((over): [string, object] => [
+      "NodeUnpublishVolume",
+      unpublishOf(over),
+    ]),
+    ["NodeGetVolumeStats", { volumePath: "/x" }],
+    ["NodeGetVolumeStats", { volumeId: V }],
+  ];
+  for (const [name, request] of bad) {
+    await expect("INVALID_ARGUMENT", name, JSON.parse(JSON.stringify(request)));
+  }
+  for (const id of ["no-uuid", W]) {
+    await ok("NodeUnstageVolume", unstageOf({ volumeId: id }));
+    await ok("NodeUnpublishVolume", unpublishOf({ volumeId: id }));
+    await expect("NOT_FOUND", "NodeGetVolumeStats", { volumeId: id, volumePath: "/x" });
+  }
+  await expect("NOT_FOUND", "NodeStageVolume", stageOf({ volumeId: "no-uuid" }));
+  await expect("UNIMPLEMENTED", "NodeExpandVolume", { volumeId: V, volumePath: "/x" });
+  assert.deepEqual([system.connects, system.programs], [[], []]);
+});
+
+test("a file system goes up and down, each call repeated, and leaves nothing", async (t) => {
+  const { system, ok } = await start(t);
+  const twice = async (name: string, request: object) => {
+    await ok(name, JSON.parse(JSON.stringify(request)));
+    return await ok(name, JSON.parse(JSON.stringify(request)));
+  };
+  const publishContext = { uri: uriOf(V), ioTimeout: "45", nvmeKeepAliveTmo: "7" };
+  await twice("NodeStageVolume", stageOf({ publishContext }));
+  assert.deepEqual(system.connects, [
+    `nqn=nqn.2019-05.io.openebs:${V},hostnqn=${HOST},hostid=${MACHINE},transport=tcp,traddr=10.1.0.5,trsvcid=4421,keep_alive_tmo=7,reconnect_delay=10,ctrl_loss_tmo=45,nr_io_queues=4`,
+  ]);
+  assert.equal(await system.readText("/sys/class/nvme/nvme0/nvme0c0n1/queue/io_timeout"), "45000");
+  assert.deepEqual(system.programs, [
+    "blkid -p -o export /dev/nvme0n1",
+    "mkfs.ext4 /dev/nvme0n1",
+    `mount -t ext4 /dev/nvme0n1 ${STAGING}`,
+  ]);
+  await twice("NodePublishVolume", publishOf());
+  const stats = await ok("NodeGetVolumeStats", { volumeId: V, volumePath: TARGET });
+  assert.match(JSON.stringify(stats.reply), /"unit":"BYTES".*"unit":"INODES".*is reachable/);
+  await twice("NodeUnpublishVolume", unpublishOf());
+  await twice("NodeUnstageVolume", unstageOf());
+  assert.deepEqual([system.mounts, system.controllers], [[], []]);
+  assert.equal(await system.kind(TARGET), null);
+  // Again: what is on the volume is kept, and checked.
+  await ok("NodeStageVolume", stageOf());
+  assert.deepEqual(system.programs.slice(-3), [
+    "blkid -p -o export /dev/nvme1n1",
+    "fsck.ext4 -p /dev/nvme1n1",
+    `mount -t ext4 /dev/nvme1n1 ${STAGING}`,
+  ]);
+});
+
+test("connection settings come from the publish context, then from ioTimeout, then from the command line", async (t) => {
+  const { system, ok } = await start(t);
+  const lines: [Record<string, string>, RegExp][] = [
+    [{}, /trsvcid=4421,ctrl_loss_tmo=1980,nr_io_queues=4$/],
+    [{ ioTimeout: "10" }, /,reconnect_delay=1,ctrl_loss_tmo=10,/],
+    [{ ioTimeout: "60", nvmeCtrlLossTmo: "90" }, /,reconnect_delay=10,ctrl_loss_tmo=90,/],
+  ];
+  for (const [more, expected] of lines) {
+    await ok("NodeStageVolume", stageOf({ publishContext: { uri: uriOf(V), ...more } }));
+    assert.match(system.connects.at(-1) ?? "", expected);
+    await ok("NodeUnstageVolume", unstageOf());
+  }
+});
+
+test("staging refuses what is in the way, and detaches what it attached", async (t) => {
+  const { system, expect, ok } = await start(t);
+  system.addMount({ at: STAGING });
+  await expect("ALREADY_EXISTS", "NodeStageVolume", stageOf());
+  await expect("INTERNAL", "NodeUnstageVolume", unstageOf()); // not ours to unmount
+  assert.deepEqual([system.controllers, system.mounts.length], [[], 1]);
+  system.reboot();
+
+  system.contents.set(V, "xfs");
+  await expect("FAILED_PRECONDITION", "NodeStageVolume", stageOf());
+  assert.equal(system.contents.get(V), "xfs", "the other file system is kept");
+  system.contents.delete(V);
+  for (const [program, code] of [
+    ["blkid", "INTERNAL"],
+    ["mkfs.ext4", "INTERNAL"],
+    ["mount", "INTERNAL"],
+  ] as const) {
+    system.failures.set(program, {
+      code: program === "blkid" ? 4 : 1,
+      stdout: "",
+      stderr: "broken",
+    });
+    await expect(code, "NodeStageVolume", stageOf());
+    assert.deepEqual(system.controllers, [], `${program} failed: nothing stays connected`);
+    system.failures.clear();
+  }
+  for (const error of ["ECONNREFUSED", "EIO"]) {
+    system.connectError = error;
+    await expect("UNAVAILABLE", "NodeStageVolume", stageOf());
+  }
+  system.connectError = null;
+  await ok("NodeStageVolume", stageOf());
+  await expect(
+    "ALREADY_EXISTS",
+    "NodeStageVolume",
+    stageOf({ stagingTargetPath: "/kubelet/other" }),
+  );
+  const asXfs = { ...rw, mount: { fsType: "xfs" } };
+  await expect("ALREADY_EXISTS", "NodeStageVolume", stageOf({ volumeCapability: asXfs }));
+});
+
+test("publishing checks the stage, the place and earlier publications", async (t) => {
+  const { system, expect, ok } = await start(t);
+  await ok("NodeStageVolume", stageOf());
+  await expect("INTERNAL", "NodePublishVolume", publishOf({ targetPath: "/no/such/folder" }));
+  await expect(
+    "INVALID_ARGUMENT",
+    "NodePublishVolume",
+    publishOf({ stagingTargetPath: "/kubelet/x" }),
+  );
+  const asXfs = { ...rw, mount: { fsType: "xfs" } };
+  await expect("INVALID_ARGUMENT", "NodePublishVolume", publishOf({ volumeCapability: asXfs }));
+  await expect("INVALID_ARGUMENT", "NodePublishVolume", publishOf({ volumeCapability: block }));
+  assert.equal(await system.kind(TARGET), null, "a refused publication leaves no folder");
+
+  await ok("NodePublishVolume", publishOf({ readonly: true }));
+  assert.deepEqual(system.mounts.find(({ at }) => at === TARGET)?.options, ["ro"]);
+  assert.equal(system.mounts.length, 2, "the detour is gone");
+  await ok("NodePublishVolume", publishOf({ readonly: true }));
+  await expect("ALREADY_EXISTS", "NodePublishVolume", publishOf());
+  await expect("INTERNAL", "NodeUnstageVolume", unstageOf());
+  await ok("NodeUnpublishVolume", unpublishOf());
+
+  system.addMount({ at: TARGET });
+  await expect("ALREADY_EXISTS", "NodePublishVolume", publishOf());
+  await expect("FAILED_PRECONDITION", "NodeUnpublishVolume", unpublishOf());
+});
+
+test("a stage that is read-only is published read-only alone, and remounted when wanted otherwise", async (t) => {
+  const { expect, ok, system } = await start(t);
+  const readOnly = { ...rw, mount: { fsType: "ext4", mountFlags: ["ro"] } };
+  await ok("NodeStageVolume", stageOf({ volumeCapability: readOnly }));
+  await expect("INVALID_ARGUMENT", "NodePublishVolume", publishOf());
+  await ok("NodePublishVolume", publishOf({ volumeCapability: readOnly }));
+  await ok("NodeUnpublishVolume", unpublishOf());
+  await ok("NodeStageVolume", stageOf());
+  assert.deepEqual(
+    system.mounts.map(({ options }) => options),
+    [["rw"]],
+  );
+});
+
+test("a raw block volume is a device file at its target", async (t) => {
+  const { system, expect, ok } = await start(t);
+  for (let round = 0; round < 2; round++) {
+    await ok("NodeStageVolume", stageOf({ volumeCapability: block }));
+    await ok("NodePublishVolume", publishOf({ volumeCapability: block }));
+  }
+  assert.deepEqual(system.programs, [`mount --bind /dev/nvme0n1 ${TARGET}`]);
+  const stats = await ok("NodeGetVolumeStats", { volumeId: V, volumePath: TARGET });
+  assert.match(JSON.stringify(stats.reply), /"total":"104857600"/);
+  assert.deepEqual((await ok("FindVolume", { volumeId: V })).reply, {
+    volumeType: "VOLUME_TYPE_RAWBLOCK",
+    devicePath: "/dev/nvme0n1",
+  });
+  await expect("FAILED_PRECONDITION", "FreezeFS", { volumeId: V });
+  await expect("INTERNAL", "NodeUnstageVolume", unstageOf());
+  await ok("NodeUnpublishVolume", unpublishOf());
+  await ok("NodeUnstageVolume", unstageOf());
+  assert.equal(await system.kind(TARGET), null);
+  await expect("NOT_FOUND", "FindVolume", { volumeId: V });
+});
+
+test("only one operation a volume runs at a time; other volumes are not held up", async (t) => {
+  const { system, expect, ok } = await start(t);
+  let unblock = () => {};
+  let enter = () => {};
+  const blocked = new Promise<void>((resolve) => {
+    unblock = resolve;
+  });
+  const entered = new Promise<void>((resolve) => {
+    enter = resolve;
+  });
+  system.onRun = async (program) => {
+    if (program !== "mkfs.ext4") return;
+    enter();
+    await blocked;
+  };
+  const first = ok("NodeStageVolume", stageOf());
+  await entered;
+  await expect("ABORTED", "NodeStageVolume", stageOf());
+  await expect("ABORTED", "NodeUnstageVolume", unstageOf());
+  await expect("ABORTED", "NodePublishVolume", publishOf());
+  const other = {
+    publishContext: { uri: uriOf(W) },
+    volumeCapability: block,
+    stagingTargetPath: "/w",
+  };
+  await ok("NodeStageVolume", stageOf({ volumeId: W, ...other }));
+  unblock();
+  await first;
+  await ok("NodePublishVolume", publishOf());
+});
+
+test("a volume whose target moved gets the new path and loses the dead one", async (t) => {
+  const { system, ok } = await start(t);
+  await ok("NodeStageVolume", stageOf());
+  system.put("/sys/class/nvme/nvme0/state", "connecting\n");
+  assert.match(
+    JSON.stringify((await ok("NodeGetVolumeStats", { volumeId: V, volumePath: STAGING })).reply),
+    /"abnormal":true,"message":"no path to the target works: nvme0 is connecting"/,
+  );
+  await ok("NodeStageVolume", stageOf({ publishContext: { uri: uriOf(V, "10.1.0.6") } }));
+  assert.deepEqual(system.controllers, ["nvme1"]);
+  assert.deepEqual(
+    system.mounts.map(({ at }) => at),
+    [STAGING],
+    "still mounted, on the same device",
+  );
+  await ok("NodeUnstageVolume", unstageOf());
+});
+
+test("after the device was lost, or the node rebooted, the volume is cleaned up and staged again", async (t) => {
+  const { system, ok } = await start(t);
+  await ok("NodeStageVolume", stageOf());
+  await ok("NodePublishVolume", publishOf());
+  system.removeController("nvme0"); // the kernel's patience (ctrl_loss_tmo) is over; the mounts stay
+  await ok("NodeUnpublishVolume", unpublishOf());
+  await ok("NodeStageVolume", stageOf());
+  assert.deepEqual(
+    system.mounts.map(({ at }) => at),
+    [STAGING],
+  );
+  await ok("NodePublishVolume", publishOf());
+  system.reboot();
+  await ok("NodeUnpublishVolume", unpublishOf());
+  await ok("NodeUnstageVolume", unstageOf());
+  await ok("NodeStageVolume", stageOf());
+  await ok("NodePublishVolume", publishOf());
+});
+
+test("a file system that another mount namespace holds is not disconnected", async (t) => {
+  const { system, expect, ok } = await start(t);
+  await ok("NodeStageVolume", stageOf());
+  system.folder("/proc/fs/ext4/nvme0n1");
+  await expect("FAILED_PRECONDITION", "NodeUnstageVolume", unstageOf());
+  assert.deepEqual(system.controllers, ["nvme0"]);
+  system.drop("/proc/fs/ext4/nvme0n1");
+  await ok("NodeUnstageVolume", unstageOf());
+  assert.deepEqual(system.controllers, []);
+});
+
+test("file systems are frozen, thawed and found", async (t) => {
+  const { system, ok, expect } = await start(t);
+  await ok("NodeStageVolume", stageOf());
+  await ok("FreezeFS", { volumeId: V });
+  system.failures.set("fsfreeze", { code: 1, stdout: "", stderr: "Device or resource busy" });
+  await ok("FreezeFS", { volumeId: V });
+  system.failures.set("fsfreeze", { code: 1, stdout: "", stderr: "Input/output error" });
+  await expect("INTERNAL", "UnfreezeFS", { volumeId: V });
+  assert.match(system.programs.at(-1) ?? "", /^fsfreeze --unfreeze \/kubelet\/staging$/);
+  assert.deepEqual((await ok("FindVolume", { volumeId: V })).reply, {
+    volumeType: "VOLUME_TYPE_FILESYSTEM",
+    devicePath: "/dev/nvme0n1",
+  });
+});

@@ -1,0 +1,94 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { test } from "node:test";
+import { parseMountinfo } from "./mounts.ts";
+import { chooseHostId } from "./nvme.ts";
+import { parseEndpoint, parseSeconds } from "./options.ts";
+import { LinuxSystem } from "./system.ts";
+import { parseNvmfUri } from "./uri.ts";
+
+test("parseNvmfUri() reads address, port, NQN and hosts, and refuses what would smuggle options", () => {
+  const nqn = "nqn.2019-05.io.openebs:ec4e66fb-3b33-4439-b504-d49aba53da26";
+  assert.deepEqual(parseNvmfUri(`nvmf://[fd00::1]:4421/${nqn}?hostnqn=${nqn}`), {
+    ...{ address: "fd00::1", port: 4421, nqn },
+    hostNqns: [nqn],
+  });
+  assert.equal(parseNvmfUri(`nvmf://h/${nqn}`).port, 4420);
+  for (const bad of [
+    "",
+    "x",
+    `iscsi://h/${nqn}`,
+    `nvmf:///${nqn}`,
+    "nvmf://h/",
+    `nvmf://h/${nqn},hostid=0`,
+    `nvmf://h/${nqn}?hostnqn=${nqn}%2Cx`,
+  ]) {
+    assert.throws(() => parseNvmfUri(bad), { kind: "invalid-argument" }, bad);
+  }
+});
+
+test("parseMountinfo() reads paths with blanks and skips what is no mount", () => {
+  const text = `36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
+garbage
+37 35 0:5 /nvme0n1 /t rw - devtmpfs udev rw`;
+  const [first, second, ...rest] = parseMountinfo(text);
+  assert.equal(first?.path, "/mnt 2");
+  assert.deepEqual(first?.options, ["rw", "noatime"]);
+  assert.deepEqual([second?.fsType, second?.root, rest.length], ["devtmpfs", "/nvme0n1", 0]);
+});
+
+test("chooseHostId() never pairs an id with two host NQNs", () => {
+  const machineId = "4c4c4544-0032-4a10-8036-b9c04f4c4d32";
+  const used = "11111111-2222-4333-8444-555555555555";
+  const wish = { hostNqn: "nqn.a", machineId };
+  assert.equal(chooseHostId(wish, []), machineId);
+  assert.equal(chooseHostId(wish, [{ hostNqn: "nqn.a", hostId: used }]), used);
+  const derived = chooseHostId(wish, [{ hostNqn: "nqn.b", hostId: machineId }]);
+  assert.match(derived, /^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+  assert.notEqual(
+    derived,
+    chooseHostId({ ...wish, hostNqn: "nqn.c" }, [{ hostNqn: "nqn.b", hostId: machineId }]),
+  );
+});
+
+test("options take seconds with and without unit, and endpoints with and without port", () => {
+  assert.deepEqual(["30", "30s", "1m", "1500ms"].map(parseSeconds), [30, 30, 60, 2]);
+  assert.equal(parseEndpoint("10.1.0.5"), "10.1.0.5:50051");
+  assert.equal(parseEndpoint("[::]:10199"), "[::]:10199");
+  for (const bad of ["", "a:b", "h:99999"]) {
+    assert.throws(() => parseEndpoint(bad), { kind: "invalid-argument" }, bad);
+  }
+});
+
+test("LinuxSystem runs programs without a shell and reports why one cannot run", async () => {
+  const system = new LinuxSystem();
+  assert.deepEqual(await system.run("echo", ["$HOME; x"], 10_000), {
+    code: 0,
+    stdout: "$HOME; x",
+    stderr: "",
+  });
+  assert.equal((await system.run("false", [], 10_000)).code, 1);
+  const missing = await system.run("no-such-program", [], 10_000);
+  assert.equal(missing.code, null);
+  assert.match(missing.stderr, /ENOENT/);
+  const slow = await system.run("sleep", ["20"], 50);
+  assert.equal(slow.code, null);
+  assert.match(slow.stderr, /ended after 50 ms/);
+});
+
+test("LinuxSystem names the absent and refuses to make a sysfs file", async (t) => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "csi-system-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const system = new LinuxSystem();
+  const absent = path.join(folder, "absent");
+  assert.deepEqual(
+    [await system.readText(absent), await system.list(absent), await system.kind(absent)],
+    [null, [], null],
+  );
+  await assert.rejects(system.writeText(absent, "1"), { fields: { errno: "ENOENT" } });
+  assert.equal(await system.kind(absent), null);
+  const { bytesTotal, bytesAvailable } = await system.space(folder);
+  assert.ok(bytesTotal >= bytesAvailable);
+});

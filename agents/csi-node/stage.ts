@@ -1,0 +1,227 @@
+/**
+ * Staging: attach a volume to this node and mount its file system at the staging path; and the way back.
+ *
+ * Invariants:
+ * - Every step looks at what is there first, so a repeat after any interruption (plugin, kubelet or node restart)
+ *   continues instead of failing.
+ * - A failed stage leaves no connection behind that it made itself.
+ * - A volume is disconnected only when nothing on the node has it mounted any more.
+ * Callers hold the volume's guard.
+ */
+import type { FileSystem } from "#common/csi/driver.ts";
+import { SvcError } from "#common/errors.ts";
+import { type Attachment, type NodeContext, type VolumeName, volumeNameOf } from "./context.ts";
+import { ensure } from "./filesystem.ts";
+import {
+  isFileSystemOf,
+  isReadOnly,
+  type Mount,
+  mountAt,
+  mountFileSystem,
+  mountsOf,
+  remount,
+  unmount,
+} from "./mounts.ts";
+import {
+  connect,
+  controllersOf,
+  disconnect,
+  dropDeadPaths,
+  findDevice,
+  type NvmeDevice,
+  setIoTimeout,
+  waitForDevice,
+} from "./nvme.ts";
+
+/** How long the kernel gets to let go of a file system after its last unmount. */
+const RELEASE_POLLS = 10;
+const RELEASE_POLL_MS = 200;
+
+export type Access =
+  | { readonly type: "block" }
+  | { readonly type: "mount"; readonly fsType: FileSystem; readonly flags: readonly string[] };
+
+export type StageRequest = {
+  readonly volume: VolumeName;
+  readonly stagingPath: string;
+  readonly attachment: Attachment;
+  readonly access: Access;
+};
+
+/** Connects and waits for the device; `isNew` when nothing of the volume was there before. */
+async function attach(
+  context: NodeContext,
+  { volume, attachment }: StageRequest,
+): Promise<{ readonly device: NvmeDevice; readonly isNew: boolean }> {
+  const { system, clock, machineId, log } = context;
+  const isNew = (await controllersOf(system, volume.nqn)).length === 0;
+  try {
+    if (await connect(system, attachment.connect, machineId)) {
+      const { address, port } = attachment.connect;
+      log.info("volume connected", { "volume.uuid": volume.uuid, address, port });
+    }
+    const device = await waitForDevice(system, volume, clock);
+    await dropDeadPaths(system, attachment.connect);
+    return { device, isNew };
+  } catch (error) {
+    if (isNew) await detachQuietly(context, volume);
+    throw error;
+  }
+}
+
+/** Undoes a connection after a failure, unless something uses it; the failure is what gets reported. */
+async function detachQuietly(
+  { system, clock, log }: NodeContext,
+  volume: VolumeName,
+): Promise<void> {
+  try {
+    const device = await findDevice(system, volume);
+    if (device !== null && (await mountsOf(system, device)).length > 0) return;
+    await disconnect(system, volume.nqn, clock);
+  } catch (error) {
+    log.warn("volume stays connected after a failed stage", { "volume.uuid": volume.uuid, error });
+  }
+}
+
+/** Takes away a mount whose device is gone for good: it gives errors only, and is in the way of the new one. */
+async function clearDeadMount(
+  { system, log }: NodeContext,
+  at: string,
+  mount: Mount | null,
+): Promise<Mount | null> {
+  const name = mount === null ? undefined : /^\/dev\/(nvme\d+n\d+)$/.exec(mount.source)?.[1];
+  if (name === undefined || (await system.readText(`/sys/block/${name}/dev`)) !== null)
+    return mount;
+  log.info("mount of a lost device removed", { path: at, device: name });
+  await unmount(system, at);
+  return null;
+}
+
+async function stageFileSystem(
+  context: NodeContext,
+  {
+    stagingPath,
+    device,
+    fsType,
+    flags,
+  }: {
+    stagingPath: string;
+    device: NvmeDevice;
+    fsType: FileSystem;
+    flags: readonly string[];
+  },
+): Promise<void> {
+  const { system, log } = context;
+  const wantsReadOnly = flags.includes("ro");
+  const there = await clearDeadMount(context, stagingPath, await mountAt(system, stagingPath));
+  if (there !== null && isFileSystemOf(there, device)) {
+    if (there.fsType !== fsType) {
+      throw new SvcError(
+        "already-exists",
+        `Cannot stage at ${stagingPath}: it is staged as ${there.fsType}`,
+      );
+    }
+    if (isReadOnly(there) !== wantsReadOnly) {
+      await remount(system, stagingPath, { readOnly: wantsReadOnly, bind: false });
+    }
+    return;
+  }
+  if (there !== null) {
+    throw new SvcError(
+      "already-exists",
+      `Cannot stage at ${stagingPath}: ${there.source} is mounted there`,
+    );
+  }
+  const [elsewhere] = await mountsOf(system, device);
+  if (elsewhere !== undefined) {
+    throw new SvcError(
+      "already-exists",
+      `Cannot stage ${device.node}: it is mounted at ${elsewhere.path}`,
+    );
+  }
+  await system.makeFolder(stagingPath);
+  const how = await ensure(system, device, fsType);
+  await mountFileSystem(system, { device, at: stagingPath, fsType, flags });
+  log.info("volume mounted", { device: device.name, path: stagingPath, fsType, fileSystem: how });
+}
+
+/** @throws {SvcError} `unavailable` (no device), `already-exists`, `failed-precondition`, `internal` */
+export async function stage(context: NodeContext, request: StageRequest): Promise<void> {
+  const { system } = context;
+  const { volume, attachment, access, stagingPath } = request;
+  const { device, isNew } = await attach(context, request);
+  try {
+    if (attachment.ioTimeout !== null) {
+      await setIoTimeout(system, { nqn: volume.nqn, device, seconds: attachment.ioTimeout });
+    }
+    if (access.type === "block") return;
+    const { fsType, flags } = access;
+    await stageFileSystem(context, { stagingPath, device, fsType, flags });
+  } catch (error) {
+    if (isNew) await detachQuietly(context, volume);
+    throw error;
+  }
+}
+
+/** True while the kernel still runs the file system, mounted somewhere that this program cannot see. */
+async function isInUse({ system }: NodeContext, { name }: NvmeDevice): Promise<boolean> {
+  for (const fsType of ["ext4", "xfs", "btrfs"]) {
+    if ((await system.list(`/proc/fs/${fsType}`)).includes(name)) return true;
+  }
+  return (await system.list("/proc/fs/jbd2")).some((entry) => entry.startsWith(`${name}-`));
+}
+
+async function waitReleased(context: NodeContext, device: NvmeDevice): Promise<void> {
+  for (let poll = 0; poll <= RELEASE_POLLS; poll++) {
+    if (!(await isInUse(context, device))) return;
+    await context.clock.sleep(RELEASE_POLL_MS);
+  }
+  throw new SvcError(
+    "failed-precondition",
+    `Cannot detach ${device.node}: its file system is still mounted in another mount namespace`,
+  );
+}
+
+/** Refuses when what is mounted at the staging path belongs to something else; a lost device's mount goes. */
+async function checkOwn(
+  context: NodeContext,
+  {
+    volume,
+    stagingPath,
+    device,
+  }: { volume: VolumeName; stagingPath: string; device: NvmeDevice | null },
+): Promise<void> {
+  const there = await mountAt(context.system, stagingPath);
+  const live = await clearDeadMount(context, stagingPath, there);
+  if (live === null || (device !== null && isFileSystemOf(live, device))) return;
+  throw new SvcError(
+    "internal",
+    `Cannot unstage volume ${volume.uuid}: ${live.source} of something else is mounted at ${stagingPath}`,
+  );
+}
+
+/** @throws {SvcError} `internal` (still published), `failed-precondition` (still mounted elsewhere) */
+export async function unstage(
+  context: NodeContext,
+  { uuid, stagingPath }: { readonly uuid: string; readonly stagingPath: string },
+): Promise<void> {
+  const { system, clock, log } = context;
+  const volume = volumeNameOf(uuid);
+  const device = await findDevice(system, volume);
+  await checkOwn(context, { volume, stagingPath, device });
+  if (device !== null) {
+    const staged = await system.resolve(stagingPath);
+    const other = (await mountsOf(system, device)).find((mount) => mount.path !== staged);
+    if (other !== undefined) {
+      throw new SvcError(
+        "internal",
+        `Cannot unstage volume ${uuid}: it is still mounted at ${other.path}`,
+      );
+    }
+    await unmount(system, stagingPath);
+    await waitReleased(context, device);
+  }
+  if ((await controllersOf(system, volume.nqn)).length === 0) return;
+  await disconnect(system, volume.nqn, clock);
+  log.info("volume disconnected", { "volume.uuid": uuid });
+}

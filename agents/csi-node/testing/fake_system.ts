@@ -1,0 +1,246 @@
+/**
+ * A node for tests: the plugin's own file code on a temporary tree, with a kernel and programs that act on that tree:
+ * the fabrics device makes and removes sysfs entries, mount and umount keep /proc/self/mountinfo, mkfs remembers what
+ * it made. What is on a volume outlives its connection, as on real storage.
+ * Only tests import this.
+ */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { ManualClock } from "#common/clock.ts";
+import { VolumeGuard } from "#common/csi/guard.ts";
+import { SvcError } from "#common/errors.ts";
+import { silentLog } from "#common/log.ts";
+import type { NodeContext } from "../context.ts";
+import { LinuxSystem, type ProgramResult } from "../system.ts";
+
+type FakeMount = {
+  readonly at: string;
+  readonly number: string;
+  readonly root: string;
+  readonly fsType: string;
+  readonly source: string;
+  options: string[];
+};
+
+const OK: ProgramResult = { code: 0, stdout: "", stderr: "" };
+const failed = (stderr: string, code = 32): ProgramResult => ({ code, stdout: "", stderr });
+
+export class FakeSystem extends LinuxSystem {
+  readonly root: string;
+  /** Lines that the fabrics device got. */
+  readonly connects: string[] = [];
+  readonly programs: string[] = [];
+  /** By volume uuid: the file system on it. */
+  readonly contents = new Map<string, string>();
+  /** Errno of the next connection attempts. */
+  connectError: string | null = null;
+  /** Program name -> what it answers instead. */
+  readonly failures = new Map<string, ProgramResult>();
+  /** Called before a program runs. */
+  onRun: (program: string) => Promise<void> = async () => {};
+  #mounts: FakeMount[] = [];
+  #next = 0;
+  readonly #controllers = new Map<string, { nqn: string; device: string }>();
+
+  constructor(t: { after(callback: () => void): void }) {
+    const root = mkdtempSync(path.join(os.tmpdir(), "csi-node-test-"));
+    super(root);
+    this.root = root;
+    t.after(() => rmSync(root, { recursive: true, force: true }));
+    this.put("/dev/nvme-fabrics", "");
+    this.#writeMounts();
+  }
+
+  put(file: string, text: string): void {
+    mkdirSync(path.dirname(this.at(file)), { recursive: true });
+    writeFileSync(this.at(file), text);
+  }
+
+  folder(name: string): void {
+    mkdirSync(this.at(name), { recursive: true });
+  }
+
+  drop(name: string): void {
+    rmSync(this.at(name), { recursive: true, force: true });
+  }
+
+  get mounts(): readonly { readonly at: string; readonly options: readonly string[] }[] {
+    return this.#mounts.map(({ at, options }) => ({ at, options }));
+  }
+
+  get controllers(): string[] {
+    return [...this.#controllers.keys()];
+  }
+
+  #writeMounts(): void {
+    const lines = this.#mounts.map(
+      (m, index) =>
+        `${index + 30} 1 ${m.number} ${m.root} ${m.at} ${m.options.join(",")} shared:1 - ${m.fsType} ${m.source} rw`,
+    );
+    this.put("/proc/self/mountinfo", `${lines.join("\n")}\n`);
+  }
+
+  override async connectFabrics(line: string): Promise<string> {
+    this.connects.push(line);
+    if (this.connectError !== null) {
+      const message = `Cannot connect through the fabrics device: ${this.connectError}`;
+      throw new SvcError("internal", message, { fields: { errno: this.connectError } });
+    }
+    const options = new Map(line.split(",").map((pair) => pair.split("=", 2) as [string, string]));
+    const nqn = options.get("nqn") ?? "";
+    const index = this.#next++;
+    const known = [...this.#controllers.values()].find((one) => one.nqn === nqn)?.device;
+    const device = known ?? `nvme${index}n1`;
+    const name = `nvme${index}`;
+    this.#controllers.set(name, { nqn, device });
+    const put = (attribute: string, text: string) =>
+      this.put(`/sys/class/nvme/${name}/${attribute}`, `${text}\n`);
+    put("subsysnqn", nqn);
+    put("state", "live");
+    put("address", `traddr=${options.get("traddr")},trsvcid=${options.get("trsvcid")}`);
+    put("hostnqn", options.get("hostnqn") ?? "");
+    put("hostid", options.get("hostid") ?? "");
+    put("delete_controller", "");
+    put(`${device.replace("n1", `c${index}n1`)}/queue/io_timeout`, "30000");
+    this.put(`/sys/class/nvme-subsystem/nvme-subsys-${device}/subsysnqn`, `${nqn}\n`);
+    this.folder(`/sys/class/nvme-subsystem/nvme-subsys-${device}/${device}`);
+    this.put(`/sys/block/${device}/dev`, `259:${device.slice(4, -2)}\n`);
+    this.put(`/sys/block/${device}/size`, "204800\n");
+    this.put(`/sys/block/${device}/wwid`, `uuid.${nqn.split(":").at(-1)}\n`);
+    this.put(`/dev/${device}`, "x".repeat(16));
+    return `instance=${index},cntlid=1`;
+  }
+
+  /** The kernel gives up a connection; the last one takes the device along. */
+  removeController(name: string): void {
+    const gone = this.#controllers.get(name);
+    if (!gone) return;
+    this.#controllers.delete(name);
+    this.drop(`/sys/class/nvme/${name}`);
+    if ([...this.#controllers.values()].some((one) => one.device === gone.device)) return;
+    for (const at of [
+      `/sys/class/nvme-subsystem/nvme-subsys-${gone.device}`,
+      `/sys/block/${gone.device}`,
+    ]) {
+      this.drop(at);
+    }
+    this.drop(`/dev/${gone.device}`);
+  }
+
+  override async writeText(file: string, text: string): Promise<void> {
+    await super.writeText(file, text);
+    const controller = /^\/sys\/class\/nvme\/(nvme\d+)\/delete_controller$/.exec(file)?.[1];
+    if (controller !== undefined) this.removeController(controller);
+  }
+
+  #uuidOf(node: string): string {
+    const device = path.basename(node);
+    const nqn = [...this.#controllers.values()].find((one) => one.device === device)?.nqn;
+    return nqn?.split(":").at(-1) ?? "";
+  }
+
+  override async run(program: string, args: readonly string[]): Promise<ProgramResult> {
+    this.programs.push([program, ...args].join(" "));
+    await this.onRun(program);
+    const failure = this.failures.get(program);
+    if (failure) return failure;
+    const last = args.at(-1) ?? "";
+    if (program === "blkid") {
+      const type = this.contents.get(this.#uuidOf(last));
+      return type ? { ...OK, stdout: `DEVNAME=${last}\nTYPE=${type}` } : failed("", 2);
+    }
+    if (program.startsWith("mkfs.")) {
+      this.contents.set(this.#uuidOf(last), program.slice(5));
+      return OK;
+    }
+    if (program === "mount") return this.#mount(args);
+    if (program === "umount") {
+      const index = this.#mounts.findLastIndex((one) => one.at === last);
+      if (index < 0) return failed("not mounted");
+      this.#mounts.splice(index, 1);
+      this.#writeMounts();
+    }
+    return OK;
+  }
+
+  #mount(args: readonly string[]): ProgramResult {
+    const [source = "", at = ""] = args.slice(-2);
+    const given = args[args.indexOf("-o") + 1] ?? "";
+    const flags = args.includes("-o") ? given.split(",") : [];
+    if (flags[0] === "remount") {
+      const mount = this.#mounts.findLast((one) => one.at === at);
+      if (!mount) return failed("not mounted");
+      const own = flags.filter((flag) => flag !== "remount" && flag !== "bind");
+      const other = own.includes("ro") ? "rw" : own.includes("rw") ? "ro" : "";
+      mount.options = [...new Set([...mount.options.filter((flag) => flag !== other), ...own])];
+    } else if (args[0] === "--bind" && source.startsWith("/dev/")) {
+      const root = `/${path.basename(source)}`;
+      this.#mounts.push({
+        at,
+        root,
+        number: "0:5",
+        fsType: "devtmpfs",
+        source: "devtmpfs",
+        options: ["rw"],
+      });
+    } else if (args[0] === "--bind") {
+      const from = this.#mounts.findLast((one) => one.at === source);
+      if (!from) return failed(`${source} is not a mount`);
+      this.#mounts.push({ ...from, at, options: [...from.options] }); // a bind mount is born with the flags
+    } else {
+      const number = `259:${path.basename(source).slice(4, -2)}`;
+      const options = flags.includes("ro") ? flags : ["rw", ...flags];
+      this.#mounts.push({ at, number, root: "/", fsType: args[1] ?? "", source, options });
+    }
+    this.#writeMounts();
+    return OK;
+  }
+
+  /** Another file system's mount. */
+  addMount(mount: Partial<FakeMount> & { at: string }): void {
+    this.folder(mount.at);
+    this.#mounts.push({
+      number: "8:1",
+      root: "/",
+      fsType: "ext4",
+      source: "/dev/sda1",
+      options: ["rw"],
+      ...mount,
+    });
+    this.#writeMounts();
+  }
+
+  /** Power loss: connections and mounts are gone, what is stored stays. */
+  reboot(): void {
+    for (const name of this.controllers) this.removeController(name);
+    this.#mounts = [];
+    this.#writeMounts();
+  }
+}
+
+/** Time passes by itself: a poll is over as soon as it starts. */
+export class QuickClock extends ManualClock {
+  override async sleep(ms: number): Promise<void> {
+    await super.advance(ms);
+  }
+}
+
+export const MACHINE = "4c4c4544-0032-4a10-8036-b9c04f4c4d32";
+
+export function fakeParts(system: FakeSystem): {
+  context: NodeContext;
+  guard: VolumeGuard;
+  nodeSegments: Record<string, string>;
+} {
+  const context: NodeContext = {
+    system,
+    clock: new QuickClock(),
+    log: silentLog,
+    nodeName: "worker-1",
+    machineId: MACHINE,
+    detourFolder: "/tmp/detour",
+    defaults: { nrIoQueues: 4, ctrlLossTmo: 1980, keepAliveTmo: null },
+  };
+  return { context, guard: new VolumeGuard(), nodeSegments: { "openebs.io/csi-node": "mayastor" } };
+}

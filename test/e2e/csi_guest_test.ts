@@ -1,0 +1,302 @@
+import assert from "node:assert/strict";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { freeAddresses, LocalCluster } from "../../hack/cluster/local.ts";
+import { QUICK_CORE, untilOnline, untilStatus } from "../support/cluster.ts";
+import type { Call, CsiClient, Outcome } from "../support/csi/client.ts";
+import { bundle, startController } from "../support/csi/programs.ts";
+import { Vm } from "../support/vm/vm.ts";
+
+const MIB = 1024 * 1024;
+const EXT4 = "ec4e66fb-3b33-4439-b504-d49aba53da26";
+const XFS = "9b1f04e3-1c0a-4b0e-9a53-6f5d2c1b7a10";
+/** The guest plays the application on this storage node: its nexus is on the host's 127.0.0.1. */
+const NODE = "node-1";
+const LABELS = { "openebs.io/created-by": "operator-diskpool" };
+const SOCKET = "/run/csi/csi.sock";
+const KUBELET = "/var/lib/kubelet";
+const stagingOf = (uuid: string) =>
+  `${KUBELET}/plugins/kubernetes.io/csi/pv/pvc-${uuid}/globalmount`;
+const targetOf = (uuid: string, pod: string) =>
+  `${KUBELET}/pods/${pod}/volumes/kubernetes.io~csi/pvc-${uuid}/mount`;
+const writer = { accessMode: { mode: "SINGLE_NODE_WRITER" } };
+const mount = (fsType: string) => ({ ...writer, mount: { fsType } });
+const block = { ...writer, block: {} };
+
+function succeeded(outcomes: readonly Outcome[]): void {
+  for (const { method, code, message } of outcomes)
+    assert.equal(code, "OK", `${method}: ${message}`);
+}
+
+/** A booted guest with the node plugin in it. */
+class Guest {
+  readonly #vm: Vm;
+  readonly #bundles: string;
+  #files = 0;
+
+  private constructor(vm: Vm, bundles: string) {
+    this.#vm = vm;
+    this.#bundles = bundles;
+  }
+
+  static async boot(bundles: string): Promise<Guest> {
+    const guest = new Guest(await Vm.boot(), bundles);
+    await guest.startPlugin();
+    return guest;
+  }
+
+  get vm(): Vm {
+    return this.#vm;
+  }
+
+  async sh(script: string, seconds = 120): Promise<string> {
+    const { code, stdout, stderr } = await this.#vm.run(`set -e\n${script}`, seconds);
+    const log = code === 0 ? "" : (await this.#vm.run("tail -n 20 /run/csi-node.*.log", 20)).stdout;
+    assert.equal(
+      code,
+      0,
+      `guest: ${script}\n${stdout}\n${stderr}\n${log}\n${this.#vm.consoleTail()}`,
+    );
+    return stdout;
+  }
+
+  /** Waits for this start's own word: a crashed plugin leaves its socket behind. */
+  async startPlugin(): Promise<void> {
+    const options = `-c ${SOCKET} -n ${NODE} -g 127.0.0.1:10199 --nvme-nr-io-queues=2 --nvme-ctrl-loss-tmo=1980`;
+    await this.sh(`log=/run/csi-node.$((++n)).log; while [ -e $log ]; do log=/run/csi-node.$((++n)).log; done
+      ${process.execPath} ${this.#bundles}/csi_node.cjs ${options} >$log 2>&1 &
+      echo $! >/run/csi-node.pid
+      for i in $(seq 300); do grep -q '"msg":"serving"' $log && break; kill -0 $!; sleep 0.2; done
+      grep -q '"msg":"serving"' $log`);
+  }
+
+  /** As a crash: nothing is cleaned up, the stale socket stays. */
+  async killPlugin(): Promise<void> {
+    await this.sh("kill -9 $(cat /run/csi-node.pid)");
+  }
+
+  async call(calls: readonly Call[]): Promise<Outcome[]> {
+    const file = `/run/calls-${++this.#files}.json`;
+    const text = await this.sh(
+      `cat >${file} <<'JSON'\n${JSON.stringify(calls)}\nJSON\n${process.execPath} ${this.#bundles}/csi_client.cjs unix:${SOCKET} ${file}`,
+      300,
+    );
+    return text
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as Outcome); // printed by the client
+  }
+}
+
+/** Makes the volume and publishes it to the node; the context as the guest needs it. */
+async function provision(
+  controller: CsiClient,
+  {
+    uuid,
+    bytes,
+    fsType,
+    ioTimeout,
+  }: { uuid: string; bytes: number; fsType: string; ioTimeout: string },
+): Promise<Record<string, string>> {
+  const parameters = { repl: "3", protocol: "nvmf", ioTimeout, fsType };
+  const created = await controller.call("CreateVolume", {
+    name: `pvc-${uuid}`,
+    capacityRange: { requiredBytes: String(bytes) },
+    volumeCapabilities: [mount(fsType)],
+    parameters,
+  });
+  succeeded([created]);
+  const published = await controller.call("ControllerPublishVolume", {
+    volumeId: uuid,
+    nodeId: NODE,
+    volumeCapability: mount(fsType),
+    volumeContext: parameters,
+  });
+  succeeded([published]);
+  const { publishContext } = published.reply as { publishContext: Record<string, string> }; // CSI message
+  const { uri = "" } = publishContext;
+  assert.match(
+    uri,
+    new RegExp(`^nvmf://127\\.0\\.0\\.1:4421/nqn\\.2019-05\\.io\\.openebs:${uuid}\\?hostnqn=`),
+  );
+  return { ...publishContext, uri: uri.replace("//127.0.0.1:", "//10.0.2.2:") };
+}
+
+test("csi-node on a stock kernel keeps a file system through a lost replica, a crash of its own and a reboot", async (t) => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "mayastor-csi-"));
+  t.after(async () => {
+    await LocalCluster.clear(path.join(folder, "cluster")); // reads the folder: before it goes
+    rmSync(folder, { recursive: true, force: true });
+  });
+  const cluster = await LocalCluster.create({
+    folder: path.join(folder, "cluster"),
+    engines: 3,
+    diskMiB: 704,
+    // The guest reaches the host's 127.0.0.1 alone: the nexus is there.
+    addresses: ["127.0.0.1", ...(await freeAddresses(2))],
+    coreArgs: QUICK_CORE,
+  });
+  mkdirSync(path.join(folder, "bundles"));
+  const bundles = path.join(folder, "bundles");
+  await Promise.all([
+    cluster.start(),
+    bundle("agents/csi-node/main.ts", path.join(bundles, "csi_node.cjs")),
+    bundle("test/support/csi/client.ts", path.join(bundles, "csi_client.cjs")),
+  ]);
+  for (const { name, pool, disk } of cluster.nodes) {
+    const body = { disks: [`aio://${disk}`], labels: LABELS };
+    await cluster.rest.request("PUT", `/nodes/${name}/pools/${pool}`, body);
+  }
+  const controller = await startController(t, { restUrl: cluster.rest.url, folder });
+  const ext4 = await provision(controller, {
+    uuid: EXT4,
+    bytes: 128 * MIB,
+    fsType: "ext4",
+    ioTimeout: "40",
+  });
+  const xfs = await provision(controller, {
+    uuid: XFS,
+    bytes: 320 * MIB,
+    fsType: "xfs",
+    ioTimeout: "8",
+  });
+
+  const stage = (
+    volumeId: string,
+    publishContext: Record<string, string>,
+    volumeCapability: Call[1],
+  ): Call => [
+    "NodeStageVolume",
+    { volumeId, publishContext, stagingTargetPath: stagingOf(volumeId), volumeCapability },
+  ];
+  const publish = (
+    volumeId: string,
+    pod: string,
+    volumeCapability: Call[1],
+    readonly = false,
+  ): Call => [
+    "NodePublishVolume",
+    {
+      ...{ volumeId, volumeCapability, readonly, stagingTargetPath: stagingOf(volumeId) },
+      targetPath: targetOf(volumeId, pod),
+    },
+  ];
+  const unpublish = (volumeId: string, pod: string): Call => [
+    "NodeUnpublishVolume",
+    { volumeId, targetPath: targetOf(volumeId, pod) },
+  ];
+  const unstage = (volumeId: string): Call => [
+    "NodeUnstageVolume",
+    { volumeId, stagingTargetPath: stagingOf(volumeId) },
+  ];
+  const podFolders = [EXT4, XFS].flatMap((uuid) =>
+    ["a", "b"].map((pod) => path.dirname(targetOf(uuid, pod))),
+  );
+
+  let guest = await Guest.boot(bundles);
+  t.after(() => guest.vm.close());
+  t.diagnostic(`guest kernel ${guest.vm.kernelVersion}`);
+  await guest.sh(`mkdir -p ${podFolders.map((name) => `'${name}'`).join(" ")}`);
+
+  // Every call twice: the repeat finds all done.
+  const up: Call[] = [
+    stage(EXT4, ext4, mount("ext4")),
+    stage(XFS, xfs, mount("xfs")),
+    publish(EXT4, "a", mount("ext4")),
+    publish(EXT4, "b", mount("ext4"), true),
+    publish(XFS, "a", mount("xfs")),
+  ];
+  const [info, ...raised] = await guest.call([
+    ["NodeGetInfo", {}],
+    ...up.flatMap((call) => [call, call]),
+  ]);
+  assert.deepEqual(info?.reply, {
+    nodeId: NODE,
+    accessibleTopology: {
+      segments: { "openebs.io/csi-node": "mayastor", "openebs.io/nodename": NODE },
+    },
+  });
+  succeeded(raised);
+  const timeouts = await guest.sh(`for c in /sys/class/nvme/nvme*; do
+      echo $(cat $c/subsysnqn) $(cat $c/ctrl_loss_tmo) $(cat $c/reconnect_delay) $(cat $c/nvme*c*n*/queue/io_timeout)
+    done`);
+  assert.match(timeouts, new RegExp(`${EXT4} 40 10 40000`));
+  assert.match(timeouts, new RegExp(`${XFS} 8 1 8000`));
+  await guest.sh(`echo kept >'${targetOf(EXT4, "a")}/file'; echo kept >'${targetOf(XFS, "a")}/file'
+    ! touch '${targetOf(EXT4, "b")}/refused' 2>/dev/null
+    test "$(cat '${targetOf(EXT4, "b")}/file')" = kept`);
+
+  // A replica is lost and rebuilt, and the plugin dies and comes back, while fio verifies what it writes.
+  const verify = (uuid: string) =>
+    `fio --name=verify --directory='${targetOf(uuid, "a")}' --size=8M --rw=randrw --bs=4k --iodepth=4 --ioengine=libaio \
+      --direct=1 --verify=crc32c --verify_fatal=1 --do_verify=1 --time_based=1 --runtime=20 --verify_backlog=128 2>&1`;
+  const running = [EXT4, XFS].map((uuid) => guest.vm.run(verify(uuid), 240));
+  await sleep(4000);
+  const victim = cluster.nodes[2];
+  assert.ok(victim);
+  await cluster.endEngine(victim, "SIGKILL");
+  await untilStatus(cluster, EXT4, "Degraded");
+  await guest.killPlugin();
+  await guest.startPlugin();
+  cluster.startEngine(victim);
+  await Promise.all([EXT4, XFS].map((uuid) => untilOnline(cluster, uuid, 180)));
+  for (const { code, stdout } of await Promise.all(running)) {
+    assert.equal(code, 0, `fio: ${stdout}\n${guest.vm.consoleTail()}`);
+    assert.doesNotMatch(stdout, /verify: bad|err= *[1-9]/);
+  }
+
+  // The new plugin knows what the old one did; what is still published is not taken away.
+  const [stats, busy, ...down] = await guest.call([
+    ["NodeGetVolumeStats", { volumeId: EXT4, volumePath: targetOf(EXT4, "a") }],
+    unstage(EXT4),
+    ...[unpublish(EXT4, "b"), unpublish(XFS, "a"), unpublish(XFS, "a"), unstage(XFS), unstage(XFS)],
+    ...[stage(XFS, xfs, block), publish(XFS, "a", block), publish(XFS, "a", block)],
+  ]);
+  assert.equal(stats?.code, "OK", stats?.message);
+  const { usage, volumeCondition } = stats.reply as {
+    usage: { unit: string; total: string }[];
+    volumeCondition: { abnormal?: boolean };
+  }; // CSI message
+  assert.deepEqual(
+    usage.map(({ unit }) => unit),
+    ["BYTES", "INODES"],
+  );
+  assert.ok(Number(usage[0]?.total) > 64 * MIB);
+  assert.notEqual(volumeCondition.abnormal, true);
+  assert.equal(busy?.code, "INTERNAL", "a published volume is not unstaged");
+  succeeded(down);
+  await guest.sh(`test -b '${targetOf(XFS, "a")}'; test "$(blkid -p -s TYPE -o value '${targetOf(XFS, "a")}')" = xfs
+    sync -f '${targetOf(EXT4, "a")}'`);
+
+  // The node loses power with both volumes in use; the next boot finds its volumes as they were.
+  await guest.vm.close();
+  guest = await Guest.boot(bundles);
+  await guest.sh(`mkdir -p ${podFolders.map((name) => `'${name}'`).join(" ")}
+    mkdir -p '${stagingOf(EXT4)}' '${targetOf(EXT4, "a")}'; touch '${targetOf(XFS, "a")}'`);
+  succeeded(
+    await guest.call([
+      ...[unpublish(EXT4, "a"), unpublish(XFS, "a"), unstage(EXT4), unstage(XFS)], // kubelet's clean-up
+      ...[stage(EXT4, ext4, mount("ext4")), publish(EXT4, "a", mount("ext4"))],
+      ...[stage(XFS, xfs, mount("xfs")), publish(XFS, "a", mount("xfs"))],
+    ]),
+  );
+  await guest.sh(
+    `test "$(cat '${targetOf(EXT4, "a")}/file')" = kept; test "$(cat '${targetOf(XFS, "a")}/file')" = kept`,
+  );
+  succeeded(
+    await guest.call([unpublish(EXT4, "a"), unpublish(XFS, "a"), unstage(EXT4), unstage(XFS)]),
+  );
+  await guest.sh(`test -z "$(ls /sys/class/nvme /sys/class/nvme-subsystem | grep nvme[0-9] || true)"
+    ! ls /dev/nvme?n1 2>/dev/null; ! grep -q nvme /proc/self/mountinfo; ! test -e '${targetOf(EXT4, "a")}'`);
+
+  for (const volumeId of [EXT4, XFS]) {
+    succeeded([
+      await controller.call("ControllerUnpublishVolume", { volumeId, nodeId: NODE }),
+      await controller.call("DeleteVolume", { volumeId }),
+    ]);
+  }
+  assert.deepEqual((await cluster.rest.volumes()).entries, []);
+});
