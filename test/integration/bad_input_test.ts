@@ -71,7 +71,7 @@ describe("bad input", () => {
     replica: makeClient(ReplicaRpc, `${address}:10124`, { deadlineMs: 20_000 }),
   });
 
-  const cleanups: (() => Promise<unknown> | void)[] = [];
+  const cleanups: (() => unknown)[] = [];
   after(async () => {
     for (const cleanup of cleanups.toReversed()) await cleanup();
   });

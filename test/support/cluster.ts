@@ -8,7 +8,7 @@ import { differingMiB, digest, VerifyIo } from "../../hack/quickstart/verify_io.
 
 /** What a test context or a suite offers for clean-up. */
 export interface Cleanup {
-  after(callback: () => Promise<unknown> | void): void;
+  after(callback: () => unknown): void;
 }
 
 /** User data starts here on each replica of a volume. */
