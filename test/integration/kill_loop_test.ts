@@ -50,7 +50,19 @@ test("killing any engine 20 times during writes loses no acknowledged write and 
   assert.ok(replica);
   const replicaUri = await cluster.rest.shareReplica(replica);
   await VerifyIo.run([
-    ...["write", "--uri", replicaUri, "--bytes", "4KiB", "--seconds", "0.2", "--seed", "99"],
+    ...[
+      "write",
+      "--uri",
+      replicaUri,
+      "--bytes",
+      "64KiB",
+      "--qd",
+      "2",
+      "--seconds",
+      "0.2",
+      "--seed",
+      "99",
+    ],
     ...["--offset-bytes", String(REPLICA_DATA_OFFSET + 17 * MIB)],
     ...["--journal", path.join(cluster.folder, "foreign")],
   ]);
