@@ -3,9 +3,10 @@
  * checks that read everything back. Its JSON lines become typed events.
  */
 import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { existsSync } from "node:fs";
 import path from "node:path";
-import { createInterface } from "node:readline";
+import { createInterface, type Interface } from "node:readline";
 
 const program = path.resolve(import.meta.dirname, "..", "..", "build", "release", "verify_io");
 
@@ -39,6 +40,7 @@ export class VerifyIo {
   readonly finished: Promise<Finished>;
   readonly events: VerifyEvent[] = [];
   readonly #child: ChildProcess;
+  readonly #lines: Interface;
 
   constructor(args: readonly string[], onEvent?: (event: VerifyEvent) => void) {
     if (!existsSync(program))
@@ -50,6 +52,7 @@ export class VerifyIo {
       stderr += chunk.toString();
     });
     const lines = createInterface({ input: child.stdout });
+    this.#lines = lines;
     lines.on("line", (text) => {
       const event = JSON.parse(text) as VerifyEvent; // our own tool's output
       this.events.push(event);
@@ -65,6 +68,35 @@ export class VerifyIo {
         });
       });
     });
+  }
+
+  /** Writes acknowledged so far, as the last progress line says. */
+  get acknowledged(): number {
+    return this.events.findLast((event) => event.event === "progress")?.writes ?? 0;
+  }
+
+  /**
+   * Waits until `count` more writes were acknowledged than when it was called.
+   * @throws if the writer ends first or `seconds` pass, saying how far it came
+   */
+  async acknowledges(count: number, seconds = 60): Promise<void> {
+    const from = this.acknowledged;
+    const enough = () => this.acknowledged >= from + count;
+    const signal = AbortSignal.timeout(seconds * 1000);
+    while (!enough()) {
+      const ended = await Promise.race([
+        this.finished.then(() => true),
+        once(this.#lines, "line", { signal }).then(
+          () => false,
+          () => true,
+        ), // a time-out or its end
+      ]);
+      if (ended && !enough()) {
+        throw new Error(
+          `The writer acknowledged ${this.acknowledged - from} of ${count} more writes in ${seconds} s or until its end`,
+        );
+      }
+    }
   }
 
   /** Asks the writer to flush and finish. */

@@ -3,12 +3,11 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { freeAddresses, LocalCluster } from "../../hack/cluster/local.ts";
 import { QUICK_CORE, untilOnline, untilStatus } from "../support/cluster.ts";
 import type { Call, CsiClient, Outcome } from "../support/csi/client.ts";
 import { bundle, startController } from "../support/csi/programs.ts";
-import { Vm } from "../support/vm/vm.ts";
+import { untilWritten, Vm } from "../support/vm/vm.ts";
 
 const MIB = 1024 * 1024;
 const EXT4 = "ec4e66fb-3b33-4439-b504-d49aba53da26";
@@ -234,7 +233,10 @@ test("csi-node on a stock kernel keeps a file system through a lost replica, a c
     `fio --name=verify --directory='${targetOf(uuid, "a")}' --size=8M --rw=randrw --bs=4k --iodepth=4 --ioengine=libaio \
       --direct=1 --verify=crc32c --verify_fatal=1 --do_verify=1 --time_based=1 --runtime=20 --verify_backlog=128 2>&1`;
   const running = [EXT4, XFS].map((uuid) => guest.vm.run(verify(uuid), 240));
-  await sleep(4000);
+  for (const uuid of [EXT4, XFS]) {
+    const device = await guest.sh(`basename $(findmnt -n -o SOURCE '${targetOf(uuid, "a")}')`);
+    await guest.sh(untilWritten(device.trim(), 50)); // fio is at it
+  }
   const victim = cluster.nodes[2];
   assert.ok(victim);
   await cluster.endEngine(victim, "SIGKILL");

@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { startCluster, untilOnline, untilStatus } from "../support/cluster.ts";
-import { Vm } from "../support/vm/vm.ts";
+import { untilWritten, Vm } from "../support/vm/vm.ts";
 
 const VOLUME = "7e3b8b20-2f5d-4f4e-8c69-8b2b7d09e004";
 const MIB = 1024 * 1024;
@@ -46,12 +45,12 @@ test("a stock Debian kernel discovers, connects, makes ext4 and passes fio while
      rc=$?; tail -40 /tmp/fio.txt; exit $rc`,
     300,
   );
-  await sleep(8000);
+  await guest(untilWritten("nvme0n1", 200)); // fio is at it
   const victim = cluster.nodes[2];
   assert.ok(victim);
   await cluster.endEngine(victim, "SIGKILL");
   await untilStatus(cluster, VOLUME, "Degraded");
-  await sleep(3000);
+  await guest(untilWritten("nvme0n1", 100)); // and goes on while the replica misses its writes
   cluster.startEngine(victim);
   await untilOnline(cluster, VOLUME, 180);
   const { code, stdout, stderr } = await fio;

@@ -34,6 +34,11 @@ export interface VmOptions {
   readonly bootSeconds?: number;
 }
 
+/** A guest's script that ends when `count` more writes of a block device such as `nvme0n1` completed. */
+export const untilWritten = (device: string, count: number): string =>
+  `written() { awk '{ print $5 }' /sys/block/${device}/stat; }; want=$(($(written) + ${count}))
+   for i in $(seq 600); do [ $(written) -ge $want ] && break; sleep 0.1; done; [ $(written) -ge $want ]`;
+
 export class Vm {
   readonly kernelVersion: string;
   readonly #folder: string;
