@@ -77,13 +77,14 @@ if [ ! -e build/release/build.ninja ]; then
     >build-configure.log 2>&1 || { cat build-configure.log >&2; exit 1; }
   rm -f build-configure.log
 fi
-if ! ninja -C build/release -n 2>/dev/null | grep -q 'no work to do'; then
-  say "building the native engine (a minute or two the first time)"
-fi
+# Said only when there is much to do: ninja -n cannot tell before it has looked for new files.
+(sleep 3 >/dev/null 2>&1; kill -0 $$ 2>/dev/null && say "building the native engine (a minute or two the first time)") &
+notice=$!
 build_log=$(mktemp)
 if ! ninja -C build/release >"$build_log" 2>&1; then
   tail -60 "$build_log" >&2
   say "the native build failed; the log's tail is above"
   exit 1
 fi
+kill "$notice" 2>/dev/null || true
 rm -f "$build_log"
