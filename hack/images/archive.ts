@@ -1,0 +1,107 @@
+/**
+ * A docker-archive (what `docker load`, `kind load image-archive` and `ctr images import` read) made from a folder.
+ *
+ * Why an own writer: no daemon, no registry and no storage of layers is needed for an image of one layer.
+ * Invariant: the same folder and config give the same bytes: names are sorted, times are zero, owners are root.
+ */
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { mkdir, mkdtemp, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { execa } from "execa";
+
+/** An image that was built: `archive` is a docker-archive holding `reference`. */
+export interface BuiltImage {
+  readonly name: string;
+  readonly reference: string;
+  readonly archive: string;
+  /** Size of the archive, which is not compressed. */
+  readonly bytes: number;
+}
+
+/** How a container of the image starts; a subset of the image specification's `config`. */
+export interface ImageConfig {
+  readonly Entrypoint?: readonly string[];
+  readonly Cmd?: readonly string[];
+  readonly Env?: readonly string[];
+  readonly User?: string;
+  readonly WorkingDir?: string;
+  readonly Labels?: Readonly<Record<string, string>>;
+}
+
+const ARCHITECTURES: Readonly<Record<string, string>> = { x64: "amd64", arm64: "arm64" };
+
+/** This machine's architecture in the image specification's words. */
+export function architecture(): string {
+  const name = ARCHITECTURES[process.arch];
+  if (name === undefined) {
+    throw new Error(`Cannot build images: ${process.arch} is not one of x64, arm64`);
+  }
+  return name;
+}
+
+export async function sha256OfFile(file: string): Promise<string> {
+  const hash = createHash("sha256");
+  for await (const chunk of createReadStream(file)) hash.update(chunk);
+  return hash.digest("hex");
+}
+
+/** Packs the named entries of a folder; everything but names, modes and contents is left out. */
+async function pack(folder: string, names: readonly string[], file: string): Promise<void> {
+  await execa("tar", [
+    "--create",
+    `--file=${file}`,
+    `--directory=${folder}`,
+    "--sort=name",
+    "--format=pax",
+    "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
+    "--mtime=@0",
+    "--owner=0",
+    "--group=0",
+    "--numeric-owner",
+    "--",
+    ...names,
+  ]);
+}
+
+export interface ArchiveOptions {
+  readonly name: string;
+  readonly reference: string;
+  /** The root directory of the image. */
+  readonly rootfs: string;
+  readonly config: ImageConfig;
+  readonly archive: string;
+}
+
+/** Writes the archive beside its place and moves it there when it is whole. */
+export async function writeArchive(options: ArchiveOptions): Promise<BuiltImage> {
+  const { name, reference, rootfs, config, archive } = options;
+  await mkdir(path.dirname(archive), { recursive: true });
+  const scratch = await mkdtemp(`${archive}.`);
+  try {
+    const layer = path.join(scratch, "layer.tar");
+    await pack(rootfs, (await readdir(rootfs)).sort(), layer);
+    const image = JSON.stringify({
+      architecture: architecture(),
+      os: "linux",
+      created: "1970-01-01T00:00:00Z",
+      config,
+      rootfs: { type: "layers", diff_ids: [`sha256:${await sha256OfFile(layer)}`] },
+      history: [{ created: "1970-01-01T00:00:00Z", created_by: "files of a folder" }],
+    });
+    const configName = `${createHash("sha256").update(image).digest("hex")}.json`;
+    await writeFile(path.join(scratch, configName), image);
+    const manifest = [{ Config: configName, RepoTags: [reference], Layers: ["layer.tar"] }];
+    await writeFile(path.join(scratch, "manifest.json"), JSON.stringify(manifest));
+    const whole = path.join(scratch, "whole");
+    await pack(scratch, ["manifest.json", configName, "layer.tar"], whole);
+    await rename(whole, archive);
+  } finally {
+    await rm(scratch, { recursive: true, force: true });
+  }
+  return describeArchive({ name, reference, archive });
+}
+
+export async function describeArchive(image: Omit<BuiltImage, "bytes">): Promise<BuiltImage> {
+  return { ...image, bytes: (await stat(image.archive)).size };
+}
