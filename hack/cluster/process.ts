@@ -23,7 +23,8 @@ interface Recorded {
   readonly startTicks: string;
 }
 
-function startTicks(pid: number): string | null {
+/** When a process started, in clock ticks since boot; null when it has ended. */
+export function startTicks(pid: number): string | null {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
     const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
@@ -68,6 +69,11 @@ export class ProcessTable {
 
   get names(): string[] {
     return this.#recorded.filter(isAlive).map((recorded) => recorded.name);
+  }
+
+  /** Those that ended without being told to. */
+  get ended(): string[] {
+    return this.#recorded.filter((recorded) => !isAlive(recorded)).map(({ name }) => name);
   }
 
   isAlive(name: string): boolean {

@@ -1,0 +1,161 @@
+/**
+ * Where clusters of this machine keep their state, who owns them, and how what a killed run left is cleared.
+ *
+ * Why: a cluster is dozens of processes, namespaces, mounts and cgroups; whoever started it may be killed.
+ * Invariants: a folder belongs to one cluster, claimed by making it; everything a cluster starts is recorded in its
+ * folder (ProcessTable) before it does anything, and ending these processes ends all namespaces, mounts and pods;
+ * a folder whose owner is gone is cleared by the next start, unless it was asked to outlive its owner.
+ */
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { until } from "../local.ts";
+import { ProcessTable, startTicks } from "../process.ts";
+import { holdLock } from "./lock.ts";
+
+const CGROUPS = "/sys/fs/cgroup";
+/** A folder without an owner's record is being claimed right now, unless it is older. */
+const CLAIM_MS = 60_000;
+
+export function stateRoot(): string {
+  return path.join(os.tmpdir(), "mayastor-kube");
+}
+
+interface Owner {
+  readonly pid: number;
+  readonly startTicks: string | null;
+  /** Outlives the process that started it (`main.ts up`). */
+  readonly kept: boolean;
+}
+
+const ownerFile = (folder: string) => path.join(folder, "owner.json");
+
+/** Claims a folder; null when another cluster has it. */
+export function claim(name: string, options: { kept: boolean }): string | null {
+  mkdirSync(stateRoot(), { recursive: true });
+  const folder = path.join(stateRoot(), name);
+  try {
+    mkdirSync(folder, { mode: 0o711 });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EEXIST") return null; // what mkdir throws
+    throw error;
+  }
+  const owner: Owner = {
+    pid: process.pid,
+    startTicks: startTicks(process.pid),
+    kept: options.kept,
+  };
+  writeFileSync(ownerFile(folder), JSON.stringify(owner));
+  return folder;
+}
+
+function isStale(folder: string): boolean {
+  if (!existsSync(ownerFile(folder))) {
+    return Date.now() - statSync(folder).mtimeMs > CLAIM_MS;
+  }
+  const owner = JSON.parse(readFileSync(ownerFile(folder), "utf8")) as Owner; // our own file
+  return !owner.kept && startTicks(owner.pid) !== owner.startTicks;
+}
+
+/** All claimed folders. */
+export function stateFolders(): string[] {
+  if (!existsSync(stateRoot())) return [];
+  return readdirSync(stateRoot(), { withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .map((entry) => path.join(stateRoot(), entry.name));
+}
+
+/** The cgroups of a cluster's nodes start with this, in each hierarchy. */
+export function cgroupPrefix(folder: string): string {
+  return `mayastor-kube-${path.basename(folder)}-`;
+}
+
+/** The mounted cgroup hierarchies. */
+export function cgroupHierarchies(): string[] {
+  return readdirSync(CGROUPS, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory() && existsSync(path.join(CGROUPS, entry.name, "tasks")))
+    .map((entry) => path.join(CGROUPS, entry.name));
+}
+
+/** Folders of `prefix` in every hierarchy, also in the one of version 2 beside them. */
+export function cgroupsOf(prefix: string): string[] {
+  if (!existsSync(CGROUPS)) return [];
+  return readdirSync(CGROUPS, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .flatMap(({ name: hierarchy }) =>
+      readdirSync(path.join(CGROUPS, hierarchy), { withFileTypes: true })
+        .filter((entry) => entry.isDirectory() && entry.name.startsWith(prefix))
+        .map((entry) => path.join(CGROUPS, hierarchy, entry.name)),
+    );
+}
+
+function removeCgroup(folder: string): void {
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    if (entry.isDirectory()) removeCgroup(path.join(folder, entry.name));
+  }
+  rmdirSync(folder);
+}
+
+/** Removes cgroups once their processes, killed before, are gone. */
+export async function removeCgroups(prefix: string): Promise<void> {
+  await until(
+    `the processes of ${prefix}* to end`,
+    async () => {
+      for (const folder of cgroupsOf(prefix)) removeCgroup(folder);
+      return true;
+    },
+    { seconds: 30, everyMs: 50 },
+  );
+}
+
+/** Ends whatever runs in this folder and removes all traces. */
+export async function clear(folder: string): Promise<void> {
+  if (!existsSync(folder)) return;
+  const table = new ProcessTable(folder);
+  await table.endAll("SIGKILL");
+  await removeCgroups(cgroupPrefix(folder));
+  rmSync(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+}
+
+/** Clears what killed runs left; the names of what was found. */
+export async function clearStale(): Promise<string[]> {
+  const release = await holdLock(path.join(os.tmpdir(), "mayastor-kube.lock"));
+  try {
+    const stale = stateFolders().filter(isStale);
+    for (const folder of stale) await clear(folder);
+    return stale.map((folder) => path.basename(folder));
+  } finally {
+    await release();
+  }
+}
+
+const open = new Set<() => Promise<void>>();
+let watching = false;
+
+async function onSignal(name: NodeJS.Signals): Promise<void> {
+  const stops = [...open];
+  open.clear();
+  await Promise.allSettled(stops.map((stop) => stop()));
+  process.exit(128 + (os.constants.signals[name] ?? 0));
+}
+
+/** Runs `stop` when this process is told to end before `forget` (the result) is called. */
+export function stopOnSignal(stop: () => Promise<void>): () => void {
+  open.add(stop);
+  if (!watching) {
+    watching = true;
+    for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+      process.once(name, () => void onSignal(name));
+    }
+  }
+  return () => open.delete(stop);
+}
