@@ -2,21 +2,24 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { POOL_METRICS, VOLUME_METRICS } from "./monitoring/alerts.ts";
+import { LATENCY_METRICS } from "./monitoring/latency.ts";
 import { everything } from "./testing/installs.ts";
 
 test("alerts and dashboards use only published metrics", () => {
   const known: readonly string[] = [
     ...Object.values(POOL_METRICS),
     ...Object.values(VOLUME_METRICS),
+    ...LATENCY_METRICS.flatMap((name) => [name, `${name}_bucket`]),
+    ...["volume_num_read_ops", "volume_num_write_ops", "volume_bytes_read", "volume_bytes_written"],
   ];
   const texts = everything.objects
     .filter(
       ({ kind, metadata }) => kind === "PrometheusRule" || metadata.name.includes("dashboard"),
     )
     .map((object) => JSON.stringify(object));
-  assert.equal(texts.length, 3);
+  assert.equal(texts.length, 4);
   for (const text of texts) {
-    const used = text.match(/\b(disk_pool|kubelet_volume)_[a-z_]+/g) ?? [];
+    const used = text.match(/\b(disk_?pool|kubelet_volume|volume|replica)_[a-z_]+/g) ?? [];
     assert.ok(used.length > 0);
     assert.deepEqual(
       used.filter((name) => !known.includes(name)),

@@ -2,6 +2,7 @@
  * Alerts on what the documented metrics tell; each says what to look at next.
  * Invariant: only metrics that the exporter or the kubelet publishes are used.
  */
+import { quantile } from "./latency.ts";
 import type { AlertRule } from "./types.ts";
 
 /** Pool metrics as published; `status` is 0 Unknown, 1 Online, 2 Degraded, 3 Faulted. */
@@ -24,6 +25,54 @@ export const VOLUME_METRICS = {
 
 const POOL = "Pool {{ $labels.name }} on node {{ $labels.node }}";
 const CLAIM = "Claim {{ $labels.namespace }}/{{ $labels.persistentvolumeclaim }}";
+/** Above what any healthy disk or network takes, well below the initiator's time-outs. */
+const SLOW_SEC = 1;
+
+/** One in a hundred requests is slow: a disk that is failing, or a volume that waits for one. */
+function slowRules(): AlertRule[] {
+  const rule = (
+    { alert, metric, by, range }: { alert: string; metric: string; by: string; range: string },
+    annotations: AlertRule["annotations"],
+  ): AlertRule => ({
+    alert,
+    expr: `${quantile({ part: 0.99, metric, by, range })} > ${SLOW_SEC}`,
+    for: "10m",
+    labels: { severity: "warning" },
+    annotations,
+  });
+  return (["read", "write"] as const).flatMap((kind) => {
+    const name = `${kind === "read" ? "Reads" : "Writes"}Slow`;
+    const metric = `_${kind}_latency_seconds`;
+    return [
+      rule(
+        {
+          alert: `MayastorPool${name}`,
+          metric: `diskpool${metric}`,
+          by: "node, name",
+          range: "5m",
+        },
+        {
+          summary: `${POOL}: one in a hundred ${kind}s takes more than ${SLOW_SEC} s`,
+          description:
+            "The disk is overloaded or failing, and slows down every volume with a replica there. See the disk in the node's kernel log.",
+        },
+      ),
+      rule(
+        {
+          alert: `MayastorVolume${name}`,
+          metric: `volume${metric}`,
+          by: "node, pv_name",
+          range: "5m",
+        },
+        {
+          summary: `Volume {{ $labels.pv_name }} on node {{ $labels.node }}: one in a hundred ${kind}s takes more than ${SLOW_SEC} s`,
+          description:
+            "The dashboard Mayastor / Latency shows which replica or pool it waits for; none means the network between the nodes.",
+        },
+      ),
+    ];
+  });
+}
 
 /** `service` is the Service that the exporter is scraped through. */
 export function alertRules({ service }: { service: string }): readonly AlertRule[] {
@@ -92,5 +141,6 @@ export function alertRules({ service }: { service: string }): readonly AlertRule
         description: "The application gets `no space left on device` when it is full.",
       },
     },
+    ...slowRules(),
   ];
 }

@@ -1,14 +1,15 @@
 /**
- * Grafana dashboards as data: pools and volumes.
+ * Grafana dashboards as data: pools, volumes and their latency.
  * Why built: panels differ in a title, a query and a unit; a builder keeps the rest the same.
  * Invariant: the same input gives the same JSON; ids and uids are fixed.
  */
 import { POOL_METRICS, VOLUME_METRICS } from "./alerts.ts";
+import { quantile } from "./latency.ts";
 
 type Panel = {
   readonly title: string;
   readonly kind: "timeseries" | "stat" | "table" | "bargauge";
-  readonly unit: "bytes" | "percentunit" | "short";
+  readonly unit: "bytes" | "percentunit" | "short" | "s" | "iops" | "Bps";
   readonly queries: readonly { readonly expr: string; readonly legend: string }[];
   /** Text of values, e.g. of a status. */
   readonly texts?: Readonly<Record<number, { readonly text: string; readonly color: string }>>;
@@ -194,8 +195,66 @@ function volumesDashboard() {
   );
 }
 
+const VOLUME = `{node=~"$node",pv_name=~"$volume"}`;
+/** Chosen by Grafana so that a range holds enough scrapes. */
+const RANGE = "$__rate_interval";
+
+function latencyPanel(kind: "read" | "write", on: "volume" | "replica" | "diskpool"): Panel {
+  const metric = `${on}_${kind}_latency_seconds`;
+  const what = { volume: "Volume", replica: "Replica", diskpool: "Pool" }[on];
+  const by = { volume: "pv_name", replica: "node, pv_name", diskpool: "node, name" }[on];
+  const selector = on === "diskpool" ? `{node=~"$node"}` : VOLUME;
+  const legend = by
+    .split(", ")
+    .map((label) => `{{${label}}}`)
+    .join(" ");
+  return {
+    title: `${what}: ${kind} latency`,
+    kind: "timeseries",
+    unit: "s",
+    queries: [0.5, 0.99].map((part) => ({
+      expr: quantile({ part, metric, by, selector, range: RANGE }),
+      legend: `p${part * 100} ${legend}`,
+    })),
+  };
+}
+
+function latencyDashboard() {
+  const rate = (title: string, unit: Panel["unit"], metrics: Readonly<Record<string, string>>) => ({
+    title,
+    kind: "timeseries" as const,
+    unit,
+    queries: Object.entries(metrics).map(([legend, metric]) => ({
+      expr: `sum by (pv_name) (rate(${metric}${VOLUME}[${RANGE}]))`,
+      legend: `${legend} {{pv_name}}`,
+    })),
+  });
+  const ops = "volume_num_read_ops";
+  return dashboard(
+    { uid: "mayastor-latency", title: "Mayastor / Latency" },
+    {
+      variables: [
+        { name: "node", label: "Node", query: `label_values(${POOL_METRICS.status}, node)` },
+        { name: "volume", label: "Volume", query: `label_values(${ops}, pv_name)` },
+      ],
+      panels: [
+        rate("Operations", "iops", { read: ops, write: "volume_num_write_ops" }),
+        rate("Throughput", "Bps", { read: "volume_bytes_read", write: "volume_bytes_written" }),
+        ...(["volume", "replica", "diskpool"] as const).flatMap((on) => [
+          latencyPanel("read", on),
+          latencyPanel("write", on),
+        ]),
+      ],
+    },
+  );
+}
+
 /** File name to JSON. */
 export function dashboards(): Readonly<Record<string, string>> {
   const text = (board: unknown) => `${JSON.stringify(board, null, 2)}\n`;
-  return { pools: text(poolsDashboard()), volumes: text(volumesDashboard()) };
+  return {
+    pools: text(poolsDashboard()),
+    volumes: text(volumesDashboard()),
+    latency: text(latencyDashboard()),
+  };
 }
