@@ -1,8 +1,8 @@
 /**
  * File systems on a volume: what is there, making one, checking one.
  *
- * Invariant: a file system is made only on a device that can be read and in which blkid(8) finds nothing at all;
- * doubt is a failure, never a reason to format.
+ * Invariant: a file system is made only on a device that can be read and in which blkid(8), asked twice, and a look of
+ * our own find nothing at all; doubt is a failure, never a reason to format.
  */
 import type { FileSystem } from "#common/csi/driver.ts";
 import { SvcError } from "#common/errors.ts";
@@ -22,24 +22,38 @@ const BLKID_AMBIGUOUS = 8;
 /** fsck(8): clean, or everything was mended. */
 const FSCK_GOOD_MAX = 1;
 
-/**
- * Type of the file system on the device; null when the device holds nothing.
- * @throws {SvcError} `failed-precondition` when it holds something else, `internal` when that cannot be told
- */
-export async function probe(system: NodeSystem, { node }: NvmeDevice): Promise<string | null> {
+/** What volumes are likely to hold, and where it says so: each format's own documentation. */
+const SIGNATURES: readonly { at: number; bytes: string; what: string }[] = [
+  { at: 1024 + 56, bytes: "53ef", what: "ext4" },
+  { at: 0, bytes: "58465342", what: "xfs" },
+  { at: 0x10040, bytes: "5f42485266535f4d", what: "btrfs" },
+  { at: 0, bytes: "4c554b53babe", what: "LUKS" },
+  { at: 512, bytes: "4c4142454c4f4e45", what: "LVM" },
+  { at: 512, bytes: "4546492050415254", what: "a partition table" },
+  { at: 4096, bytes: "4546492050415254", what: "a partition table" },
+];
+
+/** The format that the start of a device shows; null when it is none that this program knows. */
+export function signatureIn(start: Buffer): string | null {
+  const found = SIGNATURES.find(({ at, bytes }) => {
+    const wanted = Buffer.from(bytes, "hex");
+    return start.subarray(at, at + wanted.length).equals(wanted);
+  });
+  return found?.what ?? null;
+}
+
+const refuse = (node: string, why: string) =>
+  new SvcError("failed-precondition", `Cannot use ${node} for a file system: ${why}`);
+
+/** One look with blkid(8); null when it says that it found nothing. */
+async function identify(system: NodeSystem, node: string): Promise<string | null> {
   const { code, stdout, stderr } = await system.run(
     "blkid",
     ["-p", "-o", "export", node],
     PROBE_MS,
   );
-  const refuse = (why: string) =>
-    new SvcError("failed-precondition", `Cannot use ${node} for a file system: ${why}`);
-  if (code === BLKID_AMBIGUOUS) throw refuse("it has signatures of several");
-  if (code === BLKID_NOTHING) {
-    // blkid answers the same for a device that it could not read.
-    await system.readStart(node, READ_BYTES);
-    return null;
-  }
+  if (code === BLKID_AMBIGUOUS) throw refuse(node, "it has signatures of several");
+  if (code === BLKID_NOTHING) return null;
   if (code !== 0) {
     throw new SvcError("internal", `Cannot probe ${node}: ${stderr.trim() || `exit code ${code}`}`);
   }
@@ -52,7 +66,31 @@ export async function probe(system: NodeSystem, { node }: NvmeDevice): Promise<s
   const type = values.get("TYPE");
   if (type) return type;
   const table = values.get("PTTYPE");
-  throw refuse(table ? `it has a partition table (${table})` : "it holds something unknown");
+  throw refuse(node, table ? `it has a partition table (${table})` : "it holds something unknown");
+}
+
+/**
+ * Type of the file system on the device; null when the device holds nothing.
+ *
+ * blkid says "nothing" also when it could not read: while paths fail and come back, that would make a volume full of
+ * data look new. So "nothing" counts only if the start can be read, shows nothing to this program either, and blkid
+ * says it again afterwards.
+ * @throws {SvcError} `failed-precondition` when it holds something else, `internal` when that cannot be told
+ */
+export async function probe(
+  system: NodeSystem,
+  { node, bytes }: NvmeDevice,
+): Promise<string | null> {
+  const first = await identify(system, node);
+  if (first !== null) return first;
+  const start = await system.readStart(node, bytes < READ_BYTES ? Number(bytes) : READ_BYTES);
+  const signature = signatureIn(start);
+  const again = await identify(system, node);
+  if (again !== null || signature === null) return again;
+  throw new SvcError(
+    "internal",
+    `Cannot probe ${node}: it shows ${signature}, blkid finds nothing`,
+  );
 }
 
 async function make(system: NodeSystem, device: NvmeDevice, fsType: FileSystem): Promise<void> {

@@ -150,6 +150,7 @@ test("a file system goes up and down, each call repeated, and leaves nothing", a
   assert.equal(await system.readText("/sys/class/nvme/nvme0/nvme0c0n1/queue/io_timeout"), "45000");
   assert.deepEqual(system.programs, [
     "blkid -p -o export /dev/nvme0n1",
+    "blkid -p -o export /dev/nvme0n1",
     "mkfs.ext4 /dev/nvme0n1",
     `mount -t ext4 /dev/nvme0n1 ${STAGING}`,
   ]);
@@ -363,6 +364,47 @@ test("a file system that another mount namespace holds is not disconnected", asy
   system.drop("/proc/fs/ext4/nvme0n1");
   await ok("NodeUnstageVolume", unstageOf());
   assert.deepEqual(system.controllers, []);
+});
+
+for (const fsType of ["ext4", "xfs", "btrfs"]) {
+  test(`${fsType} that is still mounted out of sight is not disconnected, nor its data lost`, async (t) => {
+    const { system, expect, ok } = await start(t);
+    await ok("NodeStageVolume", stageOf({ volumeCapability: { ...rw, mount: { fsType } } }));
+    system.claimed.add("/dev/nvme0n1");
+    await expect("FAILED_PRECONDITION", "NodeUnstageVolume", unstageOf());
+    assert.deepEqual(system.controllers, ["nvme0"]);
+    system.claimed.clear();
+    await ok("NodeUnstageVolume", unstageOf());
+    assert.deepEqual(system.controllers, []);
+  });
+}
+
+for (const fsType of ["ext4", "xfs", "btrfs"]) {
+  test(`a volume with ${fsType} that cannot be read for a while is never formatted`, async (t) => {
+    const { system, expect, ok } = await start(t);
+    system.contents.set(V, fsType);
+    const request = stageOf({ volumeCapability: { ...rw, mount: { fsType } } });
+    const made = () => system.programs.filter((line) => line.startsWith("mkfs"));
+    system.failures.set("blkid", { code: 2, stdout: "", stderr: "" }); // what blkid says when reads fail
+    system.readFails = true;
+    await expect("INTERNAL", "NodeStageVolume", request);
+    system.readFails = false; // the paths are back just after blkid has looked
+    await expect("INTERNAL", "NodeStageVolume", request);
+    assert.deepEqual([made(), system.controllers], [[], []]);
+    let looks = 0;
+    system.onRun = async (program) => {
+      if (program === "blkid" && ++looks === 2) system.failures.clear();
+    };
+    await ok("NodeStageVolume", request);
+    assert.deepEqual([made(), system.contents.get(V)], [[], fsType]);
+  });
+}
+
+test("a device node that is a plain file, or another device, is not taken for the volume", async (t) => {
+  const { system, expect } = await start(t);
+  system.bogusNodes.add("/dev/nvme0n1");
+  await expect("UNAVAILABLE", "NodeStageVolume", stageOf());
+  assert.deepEqual([system.programs, system.controllers], [[], []]);
 });
 
 test("file systems are frozen, thawed and found", async (t) => {

@@ -81,7 +81,9 @@ async function readDevice(system: NodeSystem, name: string): Promise<NvmeDevice 
   const number = await system.readText(`/sys/block/${name}/dev`);
   const sectors = await system.readText(`/sys/block/${name}/size`);
   const node = `/dev/${name}`;
-  if (!number || !sectors || sectors === "0" || (await system.kind(node)) === null) return null;
+  if (!number || !sectors || !/^[1-9]\d*$/.test(sectors)) return null; // no namespace behind it yet
+  // A plain file of that name (something wrote to a device that was gone), or an older node, is not the volume.
+  if ((await system.blockNumber(node)) !== number) return null;
   return { name, node, number, bytes: BigInt(sectors) * 512n };
 }
 

@@ -1,5 +1,15 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
@@ -23,6 +33,8 @@ test("parseNvmfUri() reads address, port, NQN and hosts, and refuses what would 
     `nvmf:///${nqn}`,
     "nvmf://h/",
     `nvmf://h/${nqn},hostid=0`,
+    `nvmf://h/${nqn}%zz`,
+    `nvmf://h/${nqn}%ff`,
     `nvmf://h/${nqn}?hostnqn=${nqn}%2Cx`,
   ]) {
     assert.throws(() => parseNvmfUri(bad), { kind: "invalid-argument" }, bad);
@@ -78,6 +90,24 @@ test("LinuxSystem runs programs without a shell and reports why one cannot run",
   assert.match(slow.stderr, /ended after 50 ms/);
 });
 
+test("LinuxSystem tells a device from a file of that name, and reads all that is asked for or fails", async (t) => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "csi-system-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const system = new LinuxSystem();
+  const file = path.join(folder, "nvme0n1");
+  writeFileSync(file, "0123456789");
+  assert.equal(await system.blockNumber(file), null);
+  assert.equal(await system.blockNumber(path.join(folder, "absent")), null);
+  for (const disk of readdirSync("/sys/block").slice(0, 3)) {
+    const number = readFileSync(`/sys/block/${disk}/dev`, "utf8").trim();
+    const node = `/dev/${disk.replaceAll("!", "/")}`;
+    if (existsSync(node)) assert.equal(await system.blockNumber(node), number, node);
+  }
+  assert.equal((await system.readStart(file, 10)).toString(), "0123456789");
+  await assert.rejects(system.readStart(file, 11), /it ends after 10 bytes/);
+  assert.equal(await system.isClaimed(path.join(folder, "absent")), false);
+});
+
 test("LinuxSystem names the absent and refuses to make a sysfs file", async (t) => {
   const folder = mkdtempSync(path.join(os.tmpdir(), "csi-system-"));
   t.after(() => rmSync(folder, { recursive: true }));
@@ -91,4 +121,33 @@ test("LinuxSystem names the absent and refuses to make a sysfs file", async (t) 
   assert.equal(await system.kind(absent), null);
   const { bytesTotal, bytesAvailable } = await system.space(folder);
   assert.ok(bytesTotal >= bytesAvailable);
+});
+
+test("LinuxSystem sees that a file system mounted in another namespace holds its device", async (t) => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "csi-claim-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const image = path.join(folder, "image");
+  writeFileSync(image, "");
+  truncateSync(image, 16 * 1024 * 1024);
+  if (spawnSync("mkfs.ext4", ["-q", image]).status !== 0) return t.skip("needs mkfs.ext4");
+  const attached = spawnSync("losetup", ["--find", "--show", image], { encoding: "utf8" });
+  const device = attached.stdout?.trim() ?? "";
+  if (attached.status !== 0) return t.skip(`needs a loop device: ${attached.stderr}`);
+  t.after(() => spawnSync("losetup", ["--detach", device]));
+  const system = new LinuxSystem();
+  assert.equal(await system.isClaimed(device), false);
+  const script = `mount -t ext4 ${device} ${folder} && echo mounted && read -r end`;
+  const holder = spawn("unshare", ["--mount", "--propagation", "private", "sh", "-c", script]);
+  t.after(() => holder.kill("SIGKILL"));
+  const said = await Promise.race([once(holder.stdout, "data"), once(holder, "exit")]);
+  if (!String(said[0]).includes("mounted")) return t.skip("needs the right to mount");
+  assert.equal(
+    parseMountinfo(readFileSync("/proc/self/mountinfo", "utf8")).some(
+      ({ source }) => source === device,
+    ),
+    false,
+  );
+  assert.equal(await system.isClaimed(device), true);
+  holder.stdin.end();
+  await once(holder, "exit");
 });

@@ -163,12 +163,15 @@ export async function stage(context: NodeContext, request: StageRequest): Promis
   }
 }
 
-/** True while the kernel still runs the file system, mounted somewhere that this program cannot see. */
-async function isInUse({ system }: NodeContext, { name }: NvmeDevice): Promise<boolean> {
-  for (const fsType of ["ext4", "xfs", "btrfs"]) {
-    if ((await system.list(`/proc/fs/${fsType}`)).includes(name)) return true;
-  }
-  return (await system.list("/proc/fs/jbd2")).some((entry) => entry.startsWith(`${name}-`));
+/**
+ * True while the kernel still runs the file system, mounted somewhere that this program cannot see: the device is
+ * claimed then, whatever the file system's type; /proc also tells of ext4 whose device has gone already.
+ */
+async function isInUse({ system }: NodeContext, { name, node }: NvmeDevice): Promise<boolean> {
+  if ((await system.list("/proc/fs/ext4")).includes(name)) return true;
+  if ((await system.list("/proc/fs/jbd2")).some((entry) => entry.startsWith(`${name}-`)))
+    return true;
+  return await system.isClaimed(node);
 }
 
 async function waitReleased(context: NodeContext, device: NvmeDevice): Promise<void> {

@@ -48,6 +48,10 @@ export interface NodeSystem {
   /** Names, sorted; none when it is absent. */
   list(folder: string): Promise<string[]>;
   kind(name: string): Promise<PathKind | null>;
+  /** major:minor of a block device's node; null when there is none, or something else of that name. */
+  blockNumber(node: string): Promise<string | null>;
+  /** Something has the block device to itself: a file system mounted in whichever namespace, dm, md, swap. */
+  isClaimed(node: string): Promise<boolean>;
   /** Without symbolic links; a last part that does not exist stays as it is. */
   resolve(name: string): Promise<string>;
   makeFolder(folder: string): Promise<void>;
@@ -56,7 +60,7 @@ export interface NodeSystem {
   makeFile(file: string): Promise<void>;
   removeFile(file: string): Promise<void>;
   space(folder: string): Promise<Space>;
-  /** The first bytes of a device. @throws when they cannot be read */
+  /** The first bytes of a device, all of them. @throws when they cannot be read */
   readStart(device: string, bytes: number): Promise<Buffer>;
   /** One line to the fabrics device; @throws SvcError with field `errno` */
   connectFabrics(options: string): Promise<string>;
@@ -68,6 +72,13 @@ const FABRICS_REPLY_BYTES = 256;
 
 function errnoOf(error: unknown): string {
   return error instanceof Error && "code" in error ? String(error.code) : "";
+}
+
+/** As the kernel's dev_t reaches user space: makedev(3). */
+function deviceNumber(rdev: bigint): string {
+  const major = ((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & ~0xfffn);
+  const minor = (rdev & 0xffn) | ((rdev >> 12n) & 0xfff_ff00n);
+  return `${major}:${minor}`;
 }
 
 const isAbsent = (error: unknown): boolean =>
@@ -133,6 +144,28 @@ export class LinuxSystem implements NodeSystem {
     } catch (error) {
       if (isAbsent(error)) return null;
       throw failure(`look at ${name}`, error);
+    }
+  }
+
+  async blockNumber(node: string): Promise<string | null> {
+    try {
+      const found = await lstat(this.at(node), { bigint: true });
+      return found.isBlockDevice() ? deviceNumber(found.rdev) : null;
+    } catch (error) {
+      if (isAbsent(error)) return null;
+      throw failure(`look at ${node}`, error);
+    }
+  }
+
+  async isClaimed(node: string): Promise<boolean> {
+    try {
+      // Without O_CREAT and on a block device: fails while anybody else has it exclusively, open(2).
+      await (await open(this.at(node), constants.O_RDONLY | constants.O_EXCL)).close();
+      return false;
+    } catch (error) {
+      if (errnoOf(error) === "EBUSY") return true;
+      if (isAbsent(error) || errnoOf(error) === "ENXIO") return false;
+      throw failure(`open ${node}`, error);
     }
   }
 
@@ -204,8 +237,13 @@ export class LinuxSystem implements NodeSystem {
     try {
       const opened = await open(this.at(device), constants.O_RDONLY);
       try {
-        const { buffer, bytesRead } = await opened.read(Buffer.alloc(bytes), 0, bytes, 0);
-        return buffer.subarray(0, bytesRead);
+        const start = Buffer.alloc(bytes);
+        for (let done = 0; done < bytes; ) {
+          const { bytesRead } = await opened.read(start, done, bytes - done, done);
+          if (bytesRead === 0) throw new Error(`it ends after ${done} bytes`);
+          done += bytesRead;
+        }
+        return start;
       } finally {
         await opened.close();
       }

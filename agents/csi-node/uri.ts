@@ -15,6 +15,14 @@ export type NvmfUri = {
   readonly hostNqns: readonly string[];
 };
 
+function decoded(text: string): string | null {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return null; // the only way it fails: a percent code that is cut or no UTF-8
+  }
+}
+
 /** @throws {SvcError} `invalid-argument` */
 export function parseNvmfUri(text: string): NvmfUri {
   const refuse = (why: string) =>
@@ -27,7 +35,8 @@ export function parseNvmfUri(text: string): NvmfUri {
   const address = url.hostname.replace(/^\[(.*)\]$/, "$1");
   // Commas separate options on the way to the kernel.
   if (address === "" || /[\s,]/.test(address)) throw refuse("it has no host");
-  const nqn = decodeURIComponent(url.pathname.slice(1));
+  const nqn = decoded(url.pathname.slice(1));
+  if (nqn === null) throw refuse("bad percent code");
   if (nqn.includes(",")) throw refuse("its NQN has a comma");
   const hostNqns = url.searchParams.getAll("hostnqn");
   if (hostNqns.some((host) => host.includes(","))) throw refuse("a host NQN has a comma");

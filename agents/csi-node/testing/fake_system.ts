@@ -39,6 +39,12 @@ export class FakeSystem extends LinuxSystem {
   readonly failures = new Map<string, ProgramResult>();
   /** Called before a program runs. */
   onRun: (program: string) => Promise<void> = async () => {};
+  /** Device nodes that somebody out of sight has exclusively. */
+  readonly claimed = new Set<string>();
+  /** Device nodes that are something else: a plain file of that name. */
+  readonly bogusNodes = new Set<string>();
+  /** Devices give errors instead of data. */
+  readFails = false;
   #mounts: FakeMount[] = [];
   #next = 0;
   readonly #controllers = new Map<string, { nqn: string; device: string }>();
@@ -132,6 +138,25 @@ export class FakeSystem extends LinuxSystem {
     await super.writeText(file, text);
     const controller = /^\/sys\/class\/nvme\/(nvme\d+)\/delete_controller$/.exec(file)?.[1];
     if (controller !== undefined) this.removeController(controller);
+  }
+
+  override async blockNumber(node: string): Promise<string | null> {
+    if (this.bogusNodes.has(node) || (await this.kind(node)) === null) return null;
+    return await this.readText(`/sys/block/${path.basename(node)}/dev`);
+  }
+
+  override async isClaimed(node: string): Promise<boolean> {
+    return this.claimed.has(node);
+  }
+
+  override async readStart(device: string, bytes: number): Promise<Buffer> {
+    if (this.readFails) throw new SvcError("internal", `Cannot read ${device}: EIO`);
+    const start = Buffer.alloc(bytes);
+    const type = this.contents.get(this.#uuidOf(device));
+    if (type === "ext4") start.writeUInt16LE(0xef53, 1024 + 56);
+    if (type === "xfs") start.write("XFSB", 0);
+    if (type === "btrfs") start.write("_BHRfS_M", 0x10040);
+    return start;
   }
 
   #uuidOf(node: string): string {
