@@ -43,6 +43,8 @@ export type Core = {
   readonly trigger: (reason: Trigger) => void;
   /** 1.0 compatibility: NexusInfo may live at the root of the key space. */
   legacy: boolean;
+  /** Rebuilds that engines have been asked for and not yet confirmed. */
+  rebuildsStarting: number;
 };
 
 /** The host NQN a node's initiator uses: what it registered with, else the published form. */
@@ -67,15 +69,25 @@ export async function deleteNexusInfo(
   await core.write(keys.map((key) => ({ op: "delete", key })));
 }
 
-/** @throws {SvcError} `resource-exhausted` when no further rebuild may start now */
-export function checkRebuildLimit(core: Core): void {
+/**
+ * Runs a call that starts a rebuild.
+ * @throws {SvcError} `resource-exhausted` when no further rebuild may start now
+ */
+export async function withRebuildSlot<T>(core: Core, start: () => Promise<T>): Promise<T> {
   const limit = core.config.maxRebuilds;
-  if (limit === null) return;
+  // Those whose start is still under way count too: two at a time must not both take the last place.
   const running = core.registry.nexuses().reduce((sum, nexus) => sum + nexus.rebuilds, 0);
-  if (running >= limit) {
+  const taken = running + core.rebuildsStarting;
+  if (limit !== null && taken >= limit) {
     throw new SvcError(
       "resource-exhausted",
-      `Cannot start a rebuild: ${running} run already and ${limit} is the most allowed`,
+      `Cannot start a rebuild: ${taken} run already and ${limit} is the most allowed`,
     );
+  }
+  core.rebuildsStarting += 1;
+  try {
+    return await start();
+  } finally {
+    core.rebuildsStarting -= 1;
   }
 }

@@ -99,6 +99,7 @@ export async function createCore(options: CoreOptions): Promise<CoreAgent> {
       wake.trigger(reason);
     },
     legacy: false,
+    rebuildsStarting: 0,
   };
   try {
     const loader = { store, keys, write, log, pageSize: config.storePageSize };

@@ -37,7 +37,20 @@ function advertised(grpcAddress: string, port: number, targetAddress: string): s
   return `${wildcard ? targetAddress : host}:${port}`;
 }
 
-function onEngineEvent(event: EngineEvent, persister: NexusInfoPersister, log: Log): void {
+/** Who hears that a nexus changed: the registration, once there is one. */
+type News = { tell: () => void };
+
+type Parts = {
+  readonly config: Config;
+  readonly engine: NativeEngine;
+  readonly news: News;
+  readonly log: Log;
+};
+
+function onEngineEvent(
+  event: EngineEvent,
+  { persister, news, log }: Pick<Parts, "news" | "log"> & { persister: NexusInfoPersister },
+): void {
   switch (event.type) {
     case "put":
       persister.accept(event);
@@ -47,10 +60,11 @@ function onEngineEvent(event: EngineEvent, persister: NexusInfoPersister, log: L
       return;
     case "nexus-changed":
       log.debug("nexus changed", { "nexus.uuid": event.uuid });
+      news.tell();
   }
 }
 
-async function serve(config: Config, engine: NativeEngine, log: Log, stop: AbortSignal) {
+async function serve({ config, engine, news, log }: Parts, stop: AbortSignal) {
   if (config.poolConfig !== null) await loadPools(config.poolConfig, { engine, log });
   const identity: { -readonly [Key in keyof Identity]: Identity[Key] } = {
     nodeName: config.nodeName,
@@ -82,6 +96,7 @@ async function serve(config: Config, engine: NativeEngine, log: Log, stop: Abort
           log,
         });
   registration?.start();
+  news.tell = () => registration?.changed();
   await new Promise<void>((resolve) => {
     if (stop.aborted) resolve();
     stop.addEventListener("abort", () => resolve(), { once: true });
@@ -118,9 +133,10 @@ async function main(log: Log): Promise<void> {
     answer: (id, failure) => engine.completePut(id, failure),
   });
   if (!store) log.warn("no persistent store: NexusInfo is not persisted");
-  await engine.start(config.engine, (event) => onEngineEvent(event, persister, log));
+  const news: News = { tell: () => {} };
+  await engine.start(config.engine, (event) => onEngineEvent(event, { persister, news, log }));
   try {
-    await serve(config, engine, log, stop);
+    await serve({ config, engine, news, log }, stop);
   } finally {
     persister.hurry();
     await stopEngine(engine, log);

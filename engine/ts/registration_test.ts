@@ -2,13 +2,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ManualClock, systemClock } from "#common/clock.ts";
 import { SvcError } from "#common/errors.ts";
-import type { Log } from "#common/log.ts";
+import { type Log, silentLog } from "#common/log.ts";
 import {
   APIVersion,
   type RegisterRequest,
   Registration as RegistrationService,
 } from "#common/proto/generated/mayastor/v1/registration_pb.ts";
 import { makeService, startServer } from "#common/rpc/grpc.ts";
+import { NODE_CHANGED_HEADER } from "#common/rpc/registration.ts";
 import { type Identity, Registration } from "./registration.ts";
 
 const identity: Identity = {
@@ -74,5 +75,47 @@ test("Registration registers each period, logs changes once, and deregisters at 
   assert.deepEqual(gone, ["n1"]);
   await registration.close();
   assert.deepEqual(gone, ["n1"], "closing twice deregisters once");
+  await server.close();
+});
+
+test("Registration tells of a changed nexus ahead of the period, merged, until it was heard", async () => {
+  const heard: boolean[] = [];
+  let failing = false;
+  const service = makeService(RegistrationService, {
+    register: async (_request, { metadata }) => {
+      heard.push(metadata.get(NODE_CHANGED_HEADER).length > 0);
+      if (failing) throw new SvcError("unavailable", "Cannot register: not the leader");
+      return {};
+    },
+    deregister: async () => ({}),
+  });
+  const server = await startServer("127.0.0.1:0", [service]);
+  const clock = new ManualClock(systemClock.now());
+  const registration = new Registration({
+    ...{ endpoint: `https://127.0.0.1:${server.port}`, identity, periodMs: 5_000, clock },
+    ...{ timeoutMs: 30_000, log: silentLog },
+  });
+  /** Lets time pass in steps, and answers travel, until so many were heard. */
+  const until = async (count: number, limitMs: number) => {
+    for (let passed = 0; heard.length < count; passed += 50) {
+      assert.ok(passed <= limitMs, `heard ${heard.join()} after ${passed} ms`);
+      await clock.advance(50);
+      for (let turn = 0; turn < 50; turn++) await new Promise((resolve) => setImmediate(resolve));
+    }
+  };
+  registration.start();
+  await until(1, 0);
+  for (let nexus = 0; nexus < 10; nexus++) registration.changed();
+  await until(2, 1000);
+  assert.deepEqual(heard, [false, true], "ten changes, one word");
+  failing = true;
+  registration.changed();
+  await until(4, 2000);
+  failing = false;
+  await until(5, 5000);
+  assert.deepEqual(heard.slice(2), [true, true, true], "said again until it was heard");
+  await until(6, 6000);
+  assert.equal(heard[5], false);
+  await registration.close();
   await server.close();
 });

@@ -223,8 +223,14 @@ export function grpcTarget(endpoint: string, portDefault: number): string {
   return /:\d+$/.test(bare) ? bare : `${bare}:${portDefault}`;
 }
 
-/** One channel to `address`; `connectClients` with it gives several services on one connection. */
-export function openChannel(address: string, { tls = null }: { tls?: Tls | null } = {}): Client {
+/**
+ * One channel to `address`; `callsOn` with it gives several services on one connection. With `own` it shares nothing
+ * with other channels to that address: it dials at once, whatever pause an earlier one is in after a failure.
+ */
+export function openChannel(
+  address: string,
+  { tls = null, own = false }: { tls?: Tls | null; own?: boolean } = {},
+): Client {
   const options: ClientOptions = {
     "grpc.max_receive_message_length": MESSAGE_BYTES_MAX,
     "grpc.max_send_message_length": MESSAGE_BYTES_MAX,
@@ -234,6 +240,7 @@ export function openChannel(address: string, { tls = null }: { tls?: Tls | null 
     "grpc.initial_reconnect_backoff_ms": 200,
     "grpc.max_reconnect_backoff_ms": 1_000,
     "grpc.enable_retries": 0,
+    "grpc.use_local_subchannel_pool": own ? 1 : 0,
   };
   const channelCredentials = tls
     ? credentials.createSsl(tls.ca, tls.key, tls.cert)

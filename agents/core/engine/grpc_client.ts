@@ -1,7 +1,8 @@
 /**
  * EngineClient over gRPC v1: the only place that calls io-engine.
  *
- * Invariants: one connection per engine; every call has the deadline of its kind (timeouts.ts).
+ * Invariants: one connection per engine, made anew for each of its lives; every call has the deadline of its kind
+ * (timeouts.ts).
  */
 import { check } from "#common/check.ts";
 import type { Clock } from "#common/clock.ts";
@@ -57,7 +58,7 @@ function connect(options: {
   readonly clock: Clock;
 }): EngineClient {
   const { node, endpoint, timeouts, clock } = options;
-  const channel = openChannel(grpcTarget(endpoint, ENGINE_PORT));
+  const channel = openChannel(grpcTarget(endpoint, ENGINE_PORT), { own: true });
   const settings = { deadlineMs: timeoutMs("other", timeouts), clock };
   const host = callsOn(channel, HostRpc, settings);
   const pools = callsOn(channel, PoolRpc, settings);

@@ -13,7 +13,7 @@ import {
   type NexusSpec,
   type NvmfConfig,
 } from "#common/types/nexus.ts";
-import { type Core, checkRebuildLimit } from "../context.ts";
+import { type Core, withRebuildSlot } from "../context.ts";
 import type { NexusState } from "../engine/client.ts";
 
 export type CreateNexusRequest = {
@@ -174,12 +174,13 @@ export function unshareNexus(core: Core, uuid: string): Promise<NexusState> {
 export function addChild(core: Core, uuid: string, child: NexusChild): Promise<NexusState> {
   const { specs, registry, guards, log } = core;
   return guards.run(`nexus/${uuid}`, async () => {
-    checkRebuildLimit(core);
     const spec = specs.nexuses.get(uuid);
     const engine = registry.engine(spec.node);
     const uri = childUri(child);
-    const state = await specs.nexuses.carryOut(uuid, { AddChild: child }, async () =>
-      registry.putNexus(await engine.addChild({ nexus: uuid, uri })),
+    const state = await withRebuildSlot(core, () =>
+      specs.nexuses.carryOut(uuid, { AddChild: child }, async () =>
+        registry.putNexus(await engine.addChild({ nexus: uuid, uri })),
+      ),
     );
     log.info("child added", { "nexus.uuid": uuid, "child.uri": uri });
     return state;
@@ -204,9 +205,10 @@ export function removeChild(core: Core, uuid: string, uri: string): Promise<Nexu
 export function onlineChild(core: Core, uuid: string, uri: string): Promise<NexusState> {
   const { specs, registry, guards, log } = core;
   return guards.run(`nexus/${uuid}`, async () => {
-    checkRebuildLimit(core);
     const engine = registry.engine(specs.nexuses.get(uuid).node);
-    const state = registry.putNexus(await engine.onlineChild({ nexus: uuid, uri }));
+    const state = await withRebuildSlot(core, async () =>
+      registry.putNexus(await engine.onlineChild({ nexus: uuid, uri })),
+    );
     log.info("child brought online", { "nexus.uuid": uuid, "child.uri": uri });
     return state;
   });

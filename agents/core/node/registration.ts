@@ -1,16 +1,18 @@
 /** The published Registration service: engines say that they are there, and that they go. */
 import { Registration } from "#common/proto/generated/mayastor/v1/registration_pb.ts";
 import { type GrpcService, makeService } from "#common/rpc/grpc.ts";
+import { NODE_CHANGED_HEADER } from "#common/rpc/registration.ts";
 import type { NodeService } from "./service.ts";
 
 export function registrationService(nodes: NodeService): GrpcService {
   return makeService(Registration, {
-    register: async ({ id, grpcEndpoint, instanceUuid, hostnqn }) => {
+    register: async ({ id, grpcEndpoint, instanceUuid, hostnqn }, { metadata }) => {
       await nodes.register({
         id,
         endpoint: grpcEndpoint.replace(/^[a-z]+:\/\//, ""),
         instanceUuid: instanceUuid ?? null,
         hostNqn: hostnqn ?? null,
+        changed: metadata.get(NODE_CHANGED_HEADER).length > 0,
       });
       return {};
     },

@@ -3,7 +3,8 @@
  *
  * Why: an engine registers every few seconds; silence means a probe, and a failed probe means Offline.
  * Invariants: one full read per node at a time; a node is Online only after its states were read; a changed
- * instance uuid means the engine restarted, so everything is read again; going Offline forgets its states.
+ * instance uuid means the engine restarted, so it is dialled anew and everything is read again; going Offline forgets
+ * its states.
  */
 import { errorMessage, SvcError } from "#common/errors.ts";
 import { Gate } from "#common/gate.ts";
@@ -17,6 +18,8 @@ export type Registration = {
   readonly endpoint: string;
   readonly instanceUuid: string | null;
   readonly hostNqn: string | null;
+  /** The engine says that something on it changed. */
+  readonly changed?: boolean;
 };
 
 /** How often the watchdog looks; well below any sensible deadline. */
@@ -24,8 +27,18 @@ const WATCH_PERIOD_MS = 500;
 /** How often a node is read while something on it is in motion. */
 export const BUSY_PERIOD_MS = 2000;
 const LOAD_ATTEMPTS = 3;
+/** An engine that has just registered is there: when it cannot be read it is tried again before its next word. */
+const JOIN_PAUSES_MS = [250, 1000] as const;
 
-type Seen = { lastMs: number; pollMs: number; loading: Promise<boolean> | null };
+/** "again": there was news while the work was under way, so its result may be old. */
+type Work = "none" | "running" | "again";
+type Seen = {
+  lastMs: number;
+  pollMs: number;
+  loading: Promise<boolean> | null;
+  joining: Work;
+  refreshing: Work;
+};
 
 export class NodeService {
   readonly #core: Core;
@@ -76,27 +89,43 @@ export class NodeService {
     }
     const hostNqn =
       registration.hostNqn !== null && isNqn(registration.hostNqn) ? registration.hostNqn : null;
-    const known = specs.nodes.find(id);
-    const same = known?.endpoint === endpoint && (known.node_nqn ?? null) === hostNqn;
-    if (!known || !same) {
-      const base = known ?? { id, endpoint, labels: {}, draining_volumes: [] };
-      const { node_nqn: _, ...rest } = base;
-      const spec = { ...rest, endpoint };
-      await specs.nodes.put(hostNqn === null ? spec : { ...spec, node_nqn: hostNqn });
-    }
+    await this.#persist(id, { endpoint, hostNqn });
     const before = registry.node(id);
     const moved = before?.endpoint !== endpoint || registry.anyClient(id) === null;
     const restarted =
       before?.instanceUuid != null && instanceUuid !== null && before.instanceUuid !== instanceUuid;
     registry.setNode(id, { endpoint, instanceUuid, hostNqn });
-    if (moved) this.#connect(id, endpoint);
     this.#touch(id);
-    if (before?.status === "Online" && !moved && !restarted) return;
+    if (before?.status === "Online" && !moved && !restarted) {
+      if (registration.changed) this.#refresh(id);
+      return;
+    }
     if (restarted) {
       log.info("engine restarted", { "node.id": id });
       registry.setGone(id, "Unknown");
     }
-    this.#gate.enter(() => this.#bringOnline(id));
+    this.#join(id, moved || restarted);
+  }
+
+  /** Writes the node's spec when it is new or registered otherwise before. */
+  async #persist(
+    id: string,
+    { endpoint, hostNqn }: { readonly endpoint: string; readonly hostNqn: string | null },
+  ): Promise<void> {
+    const { specs, guards } = this.#core;
+    const isSame = (): boolean => {
+      const known = specs.nodes.find(id);
+      return known?.endpoint === endpoint && (known.node_nqn ?? null) === hostNqn;
+    };
+    if (isSame()) return;
+    // Under the guard: a cordon that is just being written must not be lost.
+    await guards.run(`node/${id}`, async () => {
+      if (isSame()) return;
+      const base = specs.nodes.find(id) ?? { id, endpoint, labels: {}, draining_volumes: [] };
+      const { node_nqn: _, ...rest } = base;
+      const spec = { ...rest, endpoint };
+      await specs.nodes.put(hostNqn === null ? spec : { ...spec, node_nqn: hostNqn });
+    });
   }
 
   deregister(id: string): void {
@@ -208,20 +237,76 @@ export class NodeService {
     }
   }
 
-  async #bringOnline(id: string): Promise<void> {
+  /** Dials a node and reads it; `fresh`: what runs already may have talked to its former life. */
+  #join(id: string, fresh: boolean): void {
+    const seen = this.#entry(id);
+    if (seen.joining !== "none") {
+      if (fresh) seen.joining = "again";
+      return;
+    }
+    seen.joining = "running";
+    const started = this.#gate.enter(async () => {
+      try {
+        do {
+          seen.joining = "running";
+          await this.#dial(id);
+        } while (this.#entry(id).joining === "again");
+      } finally {
+        seen.joining = "none";
+      }
+    });
+    if (!started) seen.joining = "none"; // closing
+  }
+
+  async #dial(id: string): Promise<void> {
+    const { registry, clock } = this.#core;
+    for (const pauseMs of [...JOIN_PAUSES_MS, null]) {
+      const endpoint = registry.node(id)?.endpoint;
+      if (endpoint === undefined) return;
+      this.#connect(id, endpoint);
+      if ((await this.#bringOnline(id)) || pauseMs === null) return;
+      await clock.sleep(pauseMs);
+      if (this.#entry(id).joining === "again") return;
+    }
+  }
+
+  /** Reads a node again because something on it changed; news that comes meanwhile is read for too. */
+  #refresh(id: string): void {
+    const seen = this.#entry(id);
+    if (seen.refreshing !== "none") {
+      seen.refreshing = "again";
+      return;
+    }
+    seen.refreshing = "running";
+    const started = this.#gate.enter(async () => {
+      try {
+        do {
+          seen.refreshing = "running";
+          await seen.loading; // a read that began before the news is too old
+          await this.reload(id);
+        } while (this.#entry(id).refreshing === "again");
+      } finally {
+        seen.refreshing = "none";
+      }
+    });
+    if (!started) seen.refreshing = "none"; // closing
+  }
+
+  async #bringOnline(id: string): Promise<boolean> {
     const { registry, log, trigger } = this.#core;
     const before = registry.node(id)?.status;
     registry.setNode(id, { seen: true });
     this.#touch(id);
     if (!(await this.reload(id))) {
       registry.setGone(id, "Unknown");
-      return;
+      return false;
     }
     registry.setNode(id, { status: "Online", down: false });
     if (before !== "Online") {
       log.info("node is online", { "node.id": id });
       trigger("node-online");
     }
+    return true;
   }
 
   async #load(id: string): Promise<boolean> {
@@ -269,7 +354,13 @@ export class NodeService {
     const found = this.#seen.get(id);
     if (found) return found;
     const nowMs = this.#core.clock.monotonicMs();
-    const entry: Seen = { lastMs: nowMs, pollMs: nowMs, loading: null };
+    const entry: Seen = {
+      lastMs: nowMs,
+      pollMs: nowMs,
+      loading: null,
+      joining: "none",
+      refreshing: "none",
+    };
     this.#seen.set(id, entry);
     return entry;
   }

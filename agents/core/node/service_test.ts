@@ -71,6 +71,62 @@ describe("NodeService", () => {
     await rig.close();
   });
 
+  test("a restarted engine is dialled anew: the old connection may be in a pause after a failure", async () => {
+    const dialled: string[] = [];
+    const rig = await Rig.start({ nodes: 2, onDial: (node) => dialled.push(node) });
+    rig.cluster.engine("node-1").restart();
+    dialled.length = 0;
+    await rig.registerAll();
+    assert.deepEqual(dialled, ["node-1"]);
+    await rig.close();
+  });
+
+  test("an engine that cannot be read when it registers is tried again before its next word", async () => {
+    const rig = await Rig.start({ nodes: 1 });
+    rig.cluster.engine("node-1").restart();
+    rig.cluster.fault = ({ name }) => (name === "load" ? "lost" : "ok");
+    await rig.registerAll();
+    assert.equal(rig.core.registry.isOnline("node-1"), false);
+    rig.cluster.fault = () => "ok";
+    await rig.clock.advance(300);
+    assert.equal(rig.core.registry.isOnline("node-1"), true);
+    await rig.close();
+  });
+
+  test("news of a change is read for at once, however often it comes once or twice", async () => {
+    const rig = await Rig.start({ nodes: 3 });
+    await rig.createPools();
+    await rig.createVolume(V1, { replicas: 3 });
+    await rig.publish(V1, "node-1");
+    rig.cluster.engine("node-2").kill();
+    await rig.cluster.faultStep();
+    rig.cluster.calls.length = 0;
+    const news = Array.from({ length: 10 }, () => rig.register("node-1", { changed: true }));
+    await Promise.all(news);
+    await rig.clock.advance(10);
+    assert.equal((await rig.volume(V1)).state.status, "Degraded");
+    const loads = rig.cluster.calls.filter((made) => made === "node-1 load").length;
+    assert.ok(loads >= 1 && loads <= 2, `${loads} reads`);
+    await rig.close();
+  });
+
+  test("a registration does not undo a cordon that is just being written", async () => {
+    const rig = await Rig.start({ nodes: 1 });
+    const { store } = rig;
+    const cordon = call(rig.api, "CordonNode", { node: "node-1", label: "x" });
+    const register = rig.agent.nodes.register({
+      id: "node-1",
+      endpoint: rig.cluster.engine("node-1").endpoint,
+      instanceUuid: null,
+      hostNqn: "nqn.2019-05.io.openebs:node-name:other",
+    });
+    await Promise.all([cordon, register]);
+    const stored = await store.get(storeKeys(PLACE).object("NodeSpec", "node-1"));
+    assert.match(stored?.value ?? "", /"cordonlabels":\["x"\]/);
+    assert.match(stored?.value ?? "", /node-name:other/);
+    await rig.close();
+  });
+
   test("refuses a registration without a proper endpoint", async () => {
     const rig = await Rig.start({ nodes: 1 });
     const bad = { id: "x", endpoint: "nowhere", instanceUuid: null, hostNqn: null };

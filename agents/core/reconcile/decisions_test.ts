@@ -155,10 +155,25 @@ describe("ReconcileLoop", () => {
     await close();
   });
 
-  test("progress is followed up quickly; without end it falls back to the busy period", async () => {
+  test("progress is followed up at once; without end it falls back to the busy period", async () => {
     const { clock, runs, close } = rig(() => "busy");
-    await clock.advance(5500);
-    assert.ok(count(runs, "often") >= 5);
+    await clock.advance(200);
+    assert.ok(count(runs, "often") >= 4, "the first steps follow each other quickly");
+    await clock.advance(40_000);
+    const before = count(runs, "often");
+    await clock.advance(60_000);
+    assert.equal(count(runs, "often") - before, 6, "a step that never ends is no hot loop");
+    await close();
+  });
+
+  test("a failure is tried again ever later, up to the busy period", async () => {
+    const { clock, runs, close } = rig(() => "failed");
+    await clock.advance(1100);
+    assert.equal(count(runs, "often"), 2);
+    await clock.advance(2000);
+    assert.equal(count(runs, "often"), 3);
+    await clock.advance(60_000);
+    assert.ok(count(runs, "often") <= 10);
     await close();
   });
 
@@ -182,7 +197,7 @@ describe("ReconcileLoop", () => {
       busyMs: 1,
       idleMs: 1,
     });
-    assert.equal(await loop.pass(new AbortController().signal), "busy");
+    assert.equal(await loop.pass(new AbortController().signal), "failed");
     assert.deepEqual(ran, ["good"]);
   });
 });

@@ -11,7 +11,7 @@ import { resolveReplica } from "../replica/ops.ts";
 import type { GuardKey } from "../specs/guards.ts";
 import { resolveVolume } from "../volume/ops.ts";
 import { forEach } from "./each.ts";
-import type { Outcome } from "./loop.ts";
+import { mergeOutcomes, type Outcome } from "./loop.ts";
 
 type Table<Spec> = {
   readonly all: () => Spec[];
@@ -38,7 +38,7 @@ async function flushTable<Spec>(
       const before = table.find(id);
       if (!before || !table.isDirty(before)) return "idle"; // ended meanwhile
       if (!(await table.flush(id))) await options.resolve(before);
-      return table.find(id) === before ? "idle" : "busy";
+      return table.find(id) === before ? "idle" : "busy"; // idle: nobody can say yet
     },
   });
 }
@@ -68,5 +68,5 @@ export async function resolveDirty(core: Core): Promise<Outcome> {
       resolve: (spec) => resolveVolume(core, spec),
     }),
   ];
-  return outcomes.includes("busy") ? "busy" : "idle";
+  return mergeOutcomes(outcomes);
 }

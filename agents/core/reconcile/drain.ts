@@ -11,7 +11,7 @@ import type { VolumeSpec } from "#common/types/volume.ts";
 import type { Core } from "../context.ts";
 import { destroyShutdownTargets, republishVolume } from "../volume/ops.ts";
 import type { Recreate } from "../volume/target.ts";
-import type { Outcome } from "./loop.ts";
+import { mergeOutcomes, type Outcome } from "./loop.ts";
 
 const OLD_TARGETS_MS_MAX = 120_000;
 
@@ -27,17 +27,16 @@ export class DrainReconciler {
 
   async run(): Promise<Outcome> {
     const { specs, guards } = this.#core;
-    let outcome: Outcome = "idle";
+    const outcomes: Outcome[] = [];
     for (const node of specs.nodes.all()) {
       if (!isDraining(node)) {
         this.#startedMs.delete(node.id);
         continue;
       }
-      outcome = "busy";
-      await this.#moveTargets(node);
+      outcomes.push((await this.#moveTargets(node)) ? "busy" : "failed"); // failed: the rest takes time
       await guards.tryRun(`node/${node.id}`, () => this.#finish(node.id));
     }
-    return outcome;
+    return mergeOutcomes(outcomes);
   }
 
   #targetsOn(node: string): VolumeSpec[] {
@@ -46,8 +45,10 @@ export class DrainReconciler {
       .filter((volume) => volume.target?.active && volume.target.node === node);
   }
 
-  async #moveTargets(node: NodeSpec): Promise<void> {
+  /** True when at least one was moved. */
+  async #moveTargets(node: NodeSpec): Promise<boolean> {
     const { specs, guards, log } = this.#core;
+    let moved = false;
     for (const { uuid, target } of this.#targetsOn(node.id)) {
       const frontendNode = target?.frontend.host_acl[0]?.node_name ?? "";
       const request = { node: null, protocol: "nvmf", reuseExisting: false, frontendNode } as const;
@@ -58,11 +59,13 @@ export class DrainReconciler {
           const draining_volumes = [...new Set([...spec.draining_volumes, uuid])];
           await specs.nodes.put({ ...spec, draining_volumes });
         });
+        moved = true;
       } catch (error) {
         const fields = { "node.id": node.id, "volume.uuid": uuid };
         log.warn("target cannot be moved yet", { ...fields, error: toSvcError(error) });
       }
     }
+    return moved;
   }
 
   async #finish(id: string): Promise<void> {

@@ -2,12 +2,12 @@
 import { toSvcError } from "#common/errors.ts";
 import type { Core } from "../context.ts";
 import type { GuardKey } from "../specs/guards.ts";
-import type { Outcome } from "./loop.ts";
+import { mergeOutcomes, type Outcome } from "./loop.ts";
 
-/**
- * Takes each item's guard if it is free (else it is left for the next pass) and runs the step.
- * Busy when any step did something or failed.
- */
+/** How many steps run at a time: enough that a few hanging engines leave room, few enough to burden nobody. */
+const PARALLEL = 8;
+
+/** Takes each item's guard if it is free (else it is left for the next pass) and runs the step. */
 export async function forEach<T>(
   core: Core,
   items: readonly T[],
@@ -17,20 +17,24 @@ export async function forEach<T>(
     readonly step: (item: T) => Promise<Outcome>;
   },
 ): Promise<Outcome> {
-  let outcome: Outcome = "idle";
-  for (const item of items) {
+  const outcomes: Outcome[] = [];
+  const one = async (item: T): Promise<void> => {
     const guard = options.guardOf(item);
     try {
-      const done = await core.guards.tryRun(guard, () => options.step(item));
-      if (done !== "idle") outcome = "busy";
+      outcomes.push((await core.guards.tryRun(guard, () => options.step(item))) ?? "failed");
     } catch (error) {
-      outcome = "busy";
+      outcomes.push("failed");
       core.log.warn("reconcile step failed", {
         "request.reconcile": options.name,
         resource: guard,
         error: toSvcError(error),
       });
     }
-  }
-  return outcome;
+  };
+  const queue = items.values();
+  const worker = async (): Promise<void> => {
+    for (const item of queue) await one(item); // one iterator for all workers: each takes what is next
+  };
+  await Promise.all(Array.from({ length: Math.min(PARALLEL, items.length) }, worker));
+  return mergeOutcomes(outcomes);
 }

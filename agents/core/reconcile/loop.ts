@@ -3,6 +3,7 @@
  *
  * Why one sequential loop: its steps read each other's results. Level-triggered: a trigger only says
  * "look soon"; what is done follows from the state alone, so a late or repeated run is harmless.
+ * Within a task the resources are worked on a few at a time, so that one hanging engine does not hold up the others.
  * Invariants: one pass at a time; a task that fails does not stop the others; tasks that are due every n-th
  * timer loop run on every trigger of their own kind.
  */
@@ -12,8 +13,14 @@ import { toSvcError } from "#common/errors.ts";
 import type { Log } from "#common/log.ts";
 import type { Trigger } from "../context.ts";
 
-/** "busy": something was done or is to be retried; "idle": all as wanted. */
-export type Outcome = "busy" | "idle";
+/** "busy": a step forward was made; "failed": one is due but could not be made now; "idle": all as wanted. */
+export type Outcome = "busy" | "failed" | "idle";
+
+/** Of several: any progress is progress, and otherwise any failure is worth trying again. */
+export function mergeOutcomes(outcomes: readonly Outcome[]): Outcome {
+  if (outcomes.includes("busy")) return "busy";
+  return outcomes.includes("failed") ? "failed" : "idle";
+}
 
 export type Task = {
   readonly name: string;
@@ -34,9 +41,11 @@ export type LoopOptions = {
 
 /** A burst of triggers makes one pass. */
 const SETTLE_MS = 20;
-/** After a step forward the next one need not wait for the timer. */
-const PROGRESS_MS = 1000;
+/** After a step forward the next one need not wait for the timer; steps without end slow down to the busy period. */
+const PROGRESS_MS_FIRST = 20;
 const PROGRESS_PASSES_MAX = 30;
+/** A step that failed is tried again ever later, up to the busy period. */
+const RETRY_MS_FIRST = 1000;
 
 export const ALL_TRIGGERS: readonly Trigger[] = [
   "start",
@@ -64,17 +73,12 @@ export class ReconcileLoop {
 
   async run(signal: AbortSignal): Promise<void> {
     this.trigger("start");
-    let quickPasses = 0;
+    const pace = new Pace(this.#options);
     let pauseMs = 0;
     while (!signal.aborted) {
       const timer = await this.#wait(pauseMs, signal);
       if (signal.aborted) return;
-      const outcome = await this.#pass(timer, signal);
-      // A step forward is followed up quickly, but a step that keeps failing falls back to the timer.
-      quickPasses = outcome === "busy" && !timer ? quickPasses + 1 : outcome === "busy" ? 1 : 0;
-      const { busyMs, idleMs } = this.#options;
-      if (outcome === "idle") pauseMs = idleMs;
-      else pauseMs = quickPasses <= PROGRESS_PASSES_MAX ? Math.min(PROGRESS_MS, busyMs) : busyMs;
+      pauseMs = pace.next(await this.#pass(timer, signal));
     }
   }
 
@@ -108,19 +112,57 @@ export class ReconcileLoop {
     const triggers = this.#pending;
     this.#pending = new Set();
     if (timer) this.#timerLoops += 1;
-    let outcome: Outcome = "idle";
+    const outcomes: Outcome[] = [];
     for (const task of tasks) {
-      if (signal.aborted) return outcome;
+      if (signal.aborted) break;
       const due = timer && this.#timerLoops % task.every === 0;
       if (!due && !task.on.some((trigger) => triggers.has(trigger))) continue;
       try {
-        if ((await task.run(signal)) === "busy") outcome = "busy";
+        outcomes.push(await task.run(signal));
       } catch (error) {
-        outcome = "busy";
+        outcomes.push("failed");
         const failure = toSvcError(error, "Reconciling failed");
         log.warn("reconciler failed", { "request.reconcile": task.name, error: failure });
       }
     }
-    return outcome;
+    return mergeOutcomes(outcomes);
+  }
+}
+
+/** How long to pause after a pass: progress is followed up at once, failures and endless progress ever later. */
+class Pace {
+  readonly #busyMs: number;
+  readonly #idleMs: number;
+  #quickPasses = 0;
+  #quickMs = PROGRESS_MS_FIRST;
+  #retryMs = RETRY_MS_FIRST;
+
+  constructor({ busyMs, idleMs }: Pick<LoopOptions, "busyMs" | "idleMs">) {
+    this.#busyMs = busyMs;
+    this.#idleMs = idleMs;
+  }
+
+  next(outcome: Outcome): number {
+    if (outcome !== "busy") {
+      this.#quickPasses = 0;
+      this.#quickMs = PROGRESS_MS_FIRST;
+    }
+    if (outcome !== "failed") this.#retryMs = RETRY_MS_FIRST;
+    switch (outcome) {
+      case "idle":
+        return this.#idleMs;
+      case "failed": {
+        const pauseMs = Math.min(this.#retryMs, this.#busyMs);
+        this.#retryMs *= 2;
+        return pauseMs;
+      }
+      case "busy": {
+        this.#quickPasses += 1;
+        if (this.#quickPasses > PROGRESS_PASSES_MAX) return this.#busyMs;
+        const pauseMs = Math.min(this.#quickMs, RETRY_MS_FIRST, this.#busyMs);
+        this.#quickMs *= 2;
+        return pauseMs;
+      }
+    }
   }
 }

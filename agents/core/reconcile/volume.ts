@@ -11,7 +11,7 @@ import { destroyVolumeHeld } from "../volume/ops.ts";
 import { volumeStatus } from "../volume/status.ts";
 import { forEach } from "./each.ts";
 import { type AwayReplicas, isUseless, reconcileReplicas } from "./hot_spare.ts";
-import type { Outcome } from "./loop.ts";
+import { mergeOutcomes, type Outcome } from "./loop.ts";
 import { reconcileNexus } from "./volume_nexus.ts";
 
 function eachVolume(
@@ -35,7 +35,7 @@ export function reconcileVolumes(core: Core): Promise<Outcome> {
     if (core.specs.volumes.phase(spec) !== "Created") return "idle";
     const nexus = await reconcileNexus(core, spec);
     const replicas = await reconcileReplicas(core, spec);
-    return nexus === "busy" || replicas === "busy" ? "busy" : "idle";
+    return mergeOutcomes([nexus, replicas]);
   });
 }
 

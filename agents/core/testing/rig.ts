@@ -25,6 +25,8 @@ export type RigOptions = {
   readonly prepare?: (store: ObjectStore) => Promise<void>;
   readonly seed?: number;
   readonly log?: Log;
+  /** Told of each connection that the agent makes to an engine. */
+  readonly onDial?: (node: string) => void;
 };
 
 export class Rig {
@@ -34,6 +36,7 @@ export class Rig {
   readonly #config: CoreConfig;
   readonly #random: Random;
   readonly #log: Log;
+  readonly #onDial: (node: string) => void;
   readonly #abort = new AbortController();
   /** Of the present agent. */
   link = new Link();
@@ -45,6 +48,7 @@ export class Rig {
     this.#config = coreConfig(args);
     this.#random = seededRandom(seed);
     this.#log = log;
+    this.#onDial = options.onDial ?? (() => {});
     const nowMs = () => this.clock.now();
     this.cluster = new FakeCluster({ nodes, store: this.store, nowMs });
   }
@@ -84,7 +88,10 @@ export class Rig {
       log: this.#log,
       store: this.link.store(this.store),
       place: PLACE,
-      connect: this.link.connector(this.cluster.connect),
+      connect: this.link.connector((options) => {
+        this.#onDial(options.node);
+        return this.cluster.connect(options);
+      }),
       instanceName: "test",
       signal: this.#abort.signal,
     }).finally(() => {
@@ -105,15 +112,15 @@ export class Rig {
 
   async registerAll(): Promise<void> {
     for (const engine of this.cluster.engines) {
-      if (!engine.alive) continue;
-      await this.agent.nodes.register({
-        id: engine.node,
-        endpoint: engine.endpoint,
-        instanceUuid: engine.instanceUuid,
-        hostNqn: `nqn.2019-05.io.openebs:node-name:${engine.node}`,
-      });
+      if (engine.alive) await this.register(engine.node);
     }
     for (let turn = 0; turn < 200; turn++) await Promise.resolve();
+  }
+
+  async register(node: string, { changed = false } = {}): Promise<void> {
+    const { endpoint, instanceUuid } = this.cluster.engine(node);
+    const hostNqn = `nqn.2019-05.io.openebs:node-name:${node}`;
+    await this.agent.nodes.register({ id: node, endpoint, instanceUuid, hostNqn, changed });
   }
 
   /** Every node is looked at: dead ones go Offline, live ones are read. */
