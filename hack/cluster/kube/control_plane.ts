@@ -52,6 +52,8 @@ export interface ControlPlaneOptions {
   readonly nodeMonitorGraceSeconds?: number;
   /** A cluster's; absent: a folder of its own, on loopback. */
   readonly place?: Place;
+  /** The record of what runs in that place. */
+  readonly processes?: ProcessTable;
 }
 
 const USERS = {
@@ -79,7 +81,7 @@ export class ControlPlane {
     this.place = place;
     this.pki = pki;
     this.#options = options;
-    this.processes = new ProcessTable(place.folder);
+    this.processes = options.processes ?? new ProcessTable(place.folder);
     this.kubeconfig = path.join(place.folder, "admin.kubeconfig");
   }
 
@@ -269,7 +271,8 @@ export class ControlPlane {
       ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"].map(
         (flag) => `--${flag}=${path.join(place.folder, `${name}.kubeconfig`)}`,
       );
-    const local = ["--bind-address=127.0.0.1", "--leader-elect=false"];
+    // --port=0: the plain-text port is a fixed one, on which two control planes would collide.
+    const local = ["--bind-address=127.0.0.1", "--port=0", "--leader-elect=false"];
     this.#start("controller-manager", [
       this.binaries.controllerManager,
       ...identity("controller-manager"),

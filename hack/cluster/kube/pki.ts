@@ -5,6 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import type { Connection } from "#common/kubernetes/connection.ts";
 import { run } from "./run.ts";
 
 const DAYS = "3650";
@@ -95,4 +96,29 @@ export function kubeconfig(
     "current-context": "context",
   };
   return `${JSON.stringify(config, null, 1)}\n`;
+}
+
+interface OwnKubeconfig {
+  readonly clusters: readonly [
+    {
+      readonly cluster: { readonly server: string; readonly "certificate-authority-data": string };
+    },
+  ];
+  readonly users: readonly [
+    { readonly user: Readonly<Record<"client-certificate-data" | "client-key-data", string>> },
+  ];
+}
+
+/** Reads a kubeconfig that kubeconfig() wrote for a certificate; other kinds take the client library. */
+export function readKubeconfig(file: string): Connection {
+  const { clusters, users } = JSON.parse(readFileSync(file, "utf8")) as OwnKubeconfig; // our own file
+  const decode = (text: string) => Buffer.from(text, "base64");
+  const [{ cluster }] = clusters;
+  const [{ user }] = users;
+  const credentials = {
+    ca: decode(cluster["certificate-authority-data"]),
+    cert: decode(user["client-certificate-data"]),
+    key: decode(user["client-key-data"]),
+  };
+  return { server: cluster.server, credentials: async () => credentials };
 }

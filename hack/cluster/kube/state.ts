@@ -86,14 +86,14 @@ export function cgroupHierarchies(): string[] {
     .map((entry) => path.join(CGROUPS, entry.name));
 }
 
-/** Folders of `prefix` in every hierarchy, also in the one of version 2 beside them. */
-export function cgroupsOf(prefix: string): string[] {
+/** Top folders that `isOurs` names in every hierarchy, also in the one of version 2 beside them. */
+export function cgroupsOf(isOurs: (name: string) => boolean): string[] {
   if (!existsSync(CGROUPS)) return [];
   return readdirSync(CGROUPS, { withFileTypes: true })
     .filter((entry) => entry.isDirectory())
     .flatMap(({ name: hierarchy }) =>
       readdirSync(path.join(CGROUPS, hierarchy), { withFileTypes: true })
-        .filter((entry) => entry.isDirectory() && entry.name.startsWith(prefix))
+        .filter((entry) => entry.isDirectory() && isOurs(entry.name))
         .map((entry) => path.join(CGROUPS, hierarchy, entry.name)),
     );
 }
@@ -106,11 +106,11 @@ function removeCgroup(folder: string): void {
 }
 
 /** Removes cgroups once their processes, killed before, are gone. */
-export async function removeCgroups(prefix: string): Promise<void> {
+export async function removeCgroups(isOurs: (name: string) => boolean): Promise<void> {
   await until(
-    `the processes of ${prefix}* to end`,
+    "the processes of a stopped node to end",
     async () => {
-      for (const folder of cgroupsOf(prefix)) removeCgroup(folder);
+      for (const folder of cgroupsOf(isOurs)) removeCgroup(folder);
       return true;
     },
     { seconds: 30, everyMs: 50 },
@@ -122,7 +122,8 @@ export async function clear(folder: string): Promise<void> {
   if (!existsSync(folder)) return;
   const table = new ProcessTable(folder);
   await table.endAll("SIGKILL");
-  await removeCgroups(cgroupPrefix(folder));
+  const prefix = cgroupPrefix(folder);
+  await removeCgroups((name) => name.startsWith(prefix));
   rmSync(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
 }
 
