@@ -36,7 +36,7 @@ packages=(g++:g++ cmake:cmake ninja:ninja-build etcd:etcd-server)
 [ "$profile" = test ] && packages+=(etcdctl:etcd-client clang-format:clang-format fio:fio
   file:/usr/include/gtest/gtest.h:libgtest-dev ccache:ccache qemu-system-x86_64:qemu-system-x86
   busybox:busybox-static depmod:kmod nvme:nvme-cli mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs zstd:zstd xz:xz-utils
-  file:/usr/sbin/sshd:openssh-server ssh-keygen:openssh-client)
+  file:/usr/sbin/sshd:openssh-server ssh-keygen:openssh-client promtool:prometheus)
 missing=()
 for entry in "${packages[@]}"; do
   case $entry in
