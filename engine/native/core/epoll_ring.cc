@@ -201,10 +201,16 @@ uint32_t EpollRing::wait_for_events(uint64_t wait_ns) noexcept {
   timespec timeout{};
   timeout.tv_sec = static_cast<time_t>(wait_ns / 1'000'000'000u);
   timeout.tv_nsec = static_cast<long>(wait_ns % 1'000'000'000u);
-  int count = epoll_pwait2(epoll_fd_, events, kEventsPerTurn, &timeout, nullptr);
-  if (count < 0 && errno == ENOSYS) {  // before Linux 5.11: milliseconds, rounded up
+  int count = -1;
+  if (fine_wait_) {
+    count = epoll_pwait2(epoll_fd_, events, kEventsPerTurn, &timeout, nullptr);
+    // Linux before 5.11 does not know the call; a seccomp profile as old may say so with EPERM.
+    fine_wait_ = count >= 0 || errno == EINTR;
+  }
+  if (!fine_wait_) {  // milliseconds, rounded up
     const uint64_t wait_ms = std::min<uint64_t>((wait_ns + 999'999u) / 1'000'000u, 60'000u);
     count = epoll_wait(epoll_fd_, events, kEventsPerTurn, static_cast<int>(wait_ms));
+    CHECK(count >= 0 || errno == EINTR);  // else nothing would ever be heard of any socket again
   }
   uint32_t delivered = 0;
   for (int i = 0; i < count; ++i) {

@@ -58,6 +58,7 @@ class EpollRing final : public Ring, private Poller {
 
   int epoll_fd_ = -1;
   int wake_fd_ = -1;
+  bool fine_wait_ = true;  // epoll_pwait2 is there
   uint64_t disk_in_flight_ = 0;
   std::vector<PollWaiter*> canceled_;  // to be told in the next turn
 

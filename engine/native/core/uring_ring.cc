@@ -59,6 +59,15 @@ Error refused(int error_number) {
   return error;
 }
 
+// A seccomp profile may allow the set-up and refuse what comes after it, which would be found out
+// when it is too late for the fallback. 0: both are allowed. A ring that is not enabled yet answers
+// EBADFD to an entry, io_uring_enter(2).
+int later_calls(int fd) noexcept {
+  if (sys_io_uring_enter(fd, 0, 0, 0, nullptr, 0) < 0 && errno != EBADFD) return errno;
+  io_uring_probe probe{};
+  return sys_io_uring_register(fd, IORING_REGISTER_PROBE, &probe, 0) < 0 ? errno : 0;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<UringRing>> UringRing::make(const RingOptions& options) {
@@ -103,6 +112,7 @@ Result<void> UringRing::set_up(uint32_t entries) {
                  "Cannot use io_uring: this kernel's is too old; Linux 5.11 or newer is needed",
                  ENOSYS};
   }
+  if (const int error_number = later_calls(fd_); error_number != 0) return refused(error_number);
   if (auto mapped = map_rings(params); !mapped.ok()) return mapped;
   wake_fd_ = eventfd(0, EFD_CLOEXEC);
   if (wake_fd_ < 0) return errno_error(errno, "Cannot create an eventfd");
