@@ -29,7 +29,11 @@ class NexusChannel final : public Channel {
 
 Nexus::Nexus(Reactors& reactors, BdevRegistry& registry, NexusInfoStore* store,
              NexusOptions options)
-    : reactors_(reactors), registry_(registry), store_(store), options_(std::move(options)) {
+    : reactors_(reactors),
+      registry_(registry),
+      store_(store),
+      options_(std::move(options)),
+      order_(reactors.size() > 1) {
   for (size_t i = 0; i < reactors.size(); ++i) {
     cores_.push_back(std::make_unique<NexusCore>(*this, reactors.at(i)));
   }

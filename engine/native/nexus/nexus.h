@@ -22,6 +22,7 @@
 #include "core/task.h"
 #include "nexus/nexus_info.h"
 #include "nexus/rebuild.h"
+#include "nexus/write_order.h"
 #include "util/result.h"
 #include "util/uuid.h"
 
@@ -215,6 +216,7 @@ class Nexus final : public Bdev, public std::enable_shared_from_this<Nexus> {
   uint64_t size_bytes_ = 0;
   uint64_t data_offset_ = 0;
   Lifecycle lifecycle_ = Lifecycle::kInit;
+  WriteOrder order_;                               // of all cores
   std::vector<std::unique_ptr<NexusCore>> cores_;  // by reactor
   std::vector<ChildPtr> children_;
   uint64_t next_child_id_ = 1;

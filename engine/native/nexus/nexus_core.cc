@@ -32,11 +32,15 @@ struct NexusCore::Request {
   Request* previous = nullptr;
   uint64_t begin = 0, end = 0;  // nexus offsets; equal for a flush
   uint64_t start_ns = 0;
-  uint32_t pending = 0;   // legs not done, plus one while starting
-  uint32_t has_it = 0;    // children that did it
-  uint32_t refused = 0;   // children that do not know the operation
-  uint32_t tried = 0;     // children a read was sent to
-  IoStatus error;         // the first failure
+  uint32_t pending = 0;  // legs not done, plus one while starting
+  uint32_t has_it = 0;   // children that did it
+  uint32_t refused = 0;  // children that do not know the operation
+  uint32_t tried = 0;    // children a read was sent to
+  IoStatus error;        // the first failure
+  struct Turn : Message, WriteOrder::Ticket {
+    Request* request = nullptr;
+  };
+  Turn turn;              // a write's place among those that overlap it
   Io legs[kMaxChildren];  // by slot
 };
 
@@ -96,6 +100,7 @@ NexusCore::Request* NexusCore::acquire(Io* io) noexcept {
   free_ = request->next;
   request->host = io;
   request->core = this;
+  request->turn.request = request;
   request->next = request->previous = nullptr;
   request->begin = io->offset;
   request->end = io->offset + io->length;
@@ -126,7 +131,7 @@ void NexusCore::submit(Io* io) noexcept {
   }
   if (frozen_writes_ > 0) {
     frozen_queue_.push(io);
-  } else if (must_wait(*io)) {
+  } else if (locked_out(*io)) {
     waiting_.push(io);
   } else {
     start_write(io);
@@ -174,50 +179,81 @@ void NexusCore::read_done(Request* request, uint32_t slot, IoStatus status) noex
 
 // ---- Writes
 
-// A locked range, or a write under way that overlaps?
-bool NexusCore::must_wait(const Io& io) const noexcept {
-  const uint64_t begin = io.offset;
-  const uint64_t end = io.offset + io.length;
-  if (begin == end) return false;  // flush
+bool NexusCore::locked_out(const Io& io) const noexcept {
   for (const RangeLock::Part* part : locks_) {
-    if (part->lock->overlaps(begin, end)) return true;
-  }
-  if (landing_.first == nullptr) return false;
-  if (wide_writes_ == 0 && io.length < kWideWriteBytes) {
-    bool suspect = false;
-    for (uint64_t s = begin / kSegmentBytes; s <= (end - 1) / kSegmentBytes; ++s) {
-      suspect = suspect || filter_[s % kFilterSize] != 0;
-    }
-    if (!suspect) return false;
-  }
-  for (const Request* other = landing_.first; other != nullptr; other = other->next) {
-    if (begin < other->end && other->begin < end) return true;
+    if (part->lock->overlaps(io.offset, io.offset + io.length)) return true;
   }
   return false;
 }
 
-void NexusCore::track(const Request& request, bool add) noexcept {
-  if (request.begin == request.end) return;
-  if (request.end - request.begin >= kWideWriteBytes) {
-    wide_writes_ += add ? 1u : ~0u;
-    return;
-  }
-  const uint64_t last = (request.end - 1) / kSegmentBytes;
-  for (uint64_t s = request.begin / kSegmentBytes; s <= last; ++s) {
-    filter_[s % kFilterSize] = static_cast<uint16_t>(filter_[s % kFilterSize] + (add ? 1 : -1));
-  }
-}
-
+// Admits it: from here on it runs to its end. A flush (an empty range) overlaps nothing.
 void NexusCore::start_write(Io* io) noexcept {
   Request* request = acquire(io);
   ++writes_in_flight_;
   landing_.push(request);
-  track(*request, true);
+  if (request->begin == request->end ||
+      nexus_.order_.enter(request->turn, request->begin, request->end)) {
+    fan_out(request);
+  }
+}
+
+void NexusCore::fan_out(Request* request) noexcept {
   const uint32_t targets = write_mask_;
   request->tried = targets;
   request->pending = static_cast<uint32_t>(std::popcount(targets)) + 1;
   for_each_slot(targets, [this, request](uint32_t slot) { send_to_leg(request, slot); });
   write_done_one(request);
+}
+
+// Its range is free again: for the next write, of whichever core, and for range locks.
+void NexusCore::leave_order(Request* request) noexcept {
+  landing_.remove(request);
+  if (request->begin == request->end) return;
+  WriteOrder::Ticket* next = nexus_.order_.leave(request->turn);
+  while (next != nullptr) {
+    auto* turn = static_cast<Request::Turn*>(next);
+    next = std::exchange(turn->next_granted, nullptr);
+    NexusCore& core = *turn->request->core;
+    if (&core == this) {
+      go_on(turn->request);
+      continue;
+    }
+    turn->fn = [](Message* message) noexcept {
+      Request* granted = static_cast<Request::Turn*>(message)->request;
+      granted->core->go_on(granted);
+      granted->core->run_ready();
+    };
+    core.reactor_.send(turn);
+  }
+  for (RangeLock::Part* part : locks_) {
+    if (part->waiting == 0 || !part->lock->overlaps(request->begin, request->end)) continue;
+    if (--part->waiting == 0) {
+      reactor_.post([part] { part->core->lock_range(part); });
+    }
+  }
+}
+
+void NexusCore::go_on(Request* request) noexcept {
+  *ready_end_ = &request->turn;
+  ready_end_ = &request->turn.next_granted;
+}
+
+// Iterative: a write may land at once, and so give the next one its turn.
+void NexusCore::run_ready() noexcept {
+  if (running_ready_) return;
+  running_ready_ = true;
+  while (ready_ != nullptr) {
+    Request* request = static_cast<Request::Turn*>(ready_)->request;
+    ready_ = std::exchange(request->turn.next_granted, nullptr);
+    if (ready_ == nullptr) ready_end_ = &ready_;
+    if (stopped_) {  // no child has seen it
+      leave_order(request);
+      complete(request, stop_status_);
+    } else {
+      fan_out(request);
+    }
+  }
+  running_ready_ = false;
 }
 
 void NexusCore::send_to_leg(Request* request, uint32_t slot) noexcept {
@@ -271,20 +307,11 @@ void NexusCore::write_done_one(Request* request) noexcept {
 
 // No child uses the buffers any more and the outcome on each is known.
 void NexusCore::landed(Request* request) noexcept {
-  landing_.remove(request);
-  track(*request, false);
   const uint32_t missed = member_mask_ & ~request->has_it;
   for_each_slot(missed, [this, request](uint32_t slot) {
     legs_[slot].log->mark(request->begin, request->end);
   });
-  if (request->begin != request->end) {
-    for (RangeLock::Part* part : locks_) {
-      if (part->waiting == 0 || !part->lock->overlaps(request->begin, request->end)) continue;
-      if (--part->waiting == 0) {
-        reactor_.post([part] { part->core->lock_range(part); });
-      }
-    }
-  }
+  leave_order(request);
   // All agreed that they can't do this: the host's business. Disagreement would leave children that
   // differ, so then those that could not have failed.
   if (request->has_it == 0 && request->refused != 0 && request->refused == request->tried) {
@@ -294,7 +321,7 @@ void NexusCore::landed(Request* request) noexcept {
                   [this, request](uint32_t slot) { report(slot, request->error); });
     settle(request);
   }
-  retry_waiting();
+  run_ready();
 }
 
 void NexusCore::settle(Request* request) noexcept {
@@ -349,16 +376,10 @@ void NexusCore::settle_held() noexcept {
   }
 }
 
-// Tries all waiting writes again; iterative, because a retried one may land at once.
+// A range was unlocked: those that still meet a locked one wait on.
 void NexusCore::retry_waiting() noexcept {
-  retry_wanted_ = true;
-  if (retrying_) return;
-  retrying_ = true;
-  while (std::exchange(retry_wanted_, false) && !waiting_.empty()) {
-    IoQueue retries = std::exchange(waiting_, IoQueue{});
-    while (!retries.empty()) submit(retries.pop());
-  }
-  retrying_ = false;
+  IoQueue retries = std::exchange(waiting_, IoQueue{});
+  while (!retries.empty()) submit(retries.pop());
 }
 
 void NexusCore::report(uint32_t slot, IoStatus status) noexcept {

@@ -5,9 +5,10 @@
 // messages (every method below says where it runs; "own" is this core's reactor).
 // Invariants: a write is acknowledged only if each child of must_ack_ has it; a child leaves
 // must_ack_ only when its unhealthy record is durable and no core reads from it any more; whatever
-// a write missed is in the child's log before the write completes; two overlapping writes of this
-// core are never at the children together, so children agree on the order; a request completes only
-// when no child uses its buffers any more.
+// a write missed is in the child's log before the write completes; two overlapping writes of the
+// nexus are never at the children together, so children agree on the order (write_order.h); an
+// admitted write waits only for writes admitted before it, never for a freeze or a range lock; a
+// request completes only when no child uses its buffers any more.
 #pragma once
 #include <atomic>
 #include <coroutine>
@@ -21,6 +22,7 @@
 #include "nexus/child.h"
 #include "nexus/nexus.h"
 #include "nexus/write_log.h"
+#include "nexus/write_order.h"
 
 namespace mayastor::nexus {
 
@@ -152,16 +154,17 @@ class NexusCore final {
     Counter ops, bytes, latency_ns, latency_ns_max, latency_ns_min;
     void record(uint64_t bytes_done, uint64_t latency) noexcept;
   };
-  static constexpr uint64_t kWideWriteBytes = 16 * kSegmentBytes;  // not worth the filter
-  static constexpr size_t kFilterSize = 256;
 
   [[nodiscard]] Request* acquire(Io* io) noexcept;
   void free_request(Request* request) noexcept;
   void start_read(Io* io) noexcept;
   void try_read(Request* request) noexcept;
   void start_write(Io* io) noexcept;
-  [[nodiscard]] bool must_wait(const Io& io) const noexcept;
-  void track(const Request& request, bool add) noexcept;
+  [[nodiscard]] bool locked_out(const Io& io) const noexcept;
+  void fan_out(Request* request) noexcept;
+  void leave_order(Request* request) noexcept;
+  void go_on(Request* request) noexcept;
+  void run_ready() noexcept;
   void send_to_leg(Request* request, uint32_t slot) noexcept;
   static void on_leg_done(Io* io, IoStatus status) noexcept;
   void leg_done(Request* request, uint32_t slot, IoStatus status) noexcept;
@@ -194,13 +197,13 @@ class NexusCore final {
   uint32_t stop_authority_ = kMaxChildren;
   uint32_t frozen_writes_ = 0, frozen_reads_ = 0;
   uint32_t writes_in_flight_ = 0, reads_in_flight_ = 0;  // accepted, not completed
-  RequestList landing_;                                  // writes at the children
+  RequestList landing_;                                  // writes admitted, not landed
   RequestList held_;  // landed, waiting for a child to be recorded as unhealthy
   IoQueue frozen_queue_;
-  IoQueue waiting_;  // writes that overlap a locked range or a write under way
-  bool retry_wanted_ = false, retrying_ = false;
-  uint16_t filter_[kFilterSize] = {};  // writes under way per segment, hashed
-  uint32_t wide_writes_ = 0;
+  IoQueue waiting_;                      // writes that overlap a locked range
+  WriteOrder::Ticket* ready_ = nullptr;  // admitted writes whose turn has come
+  WriteOrder::Ticket** ready_end_ = &ready_;
+  bool running_ready_ = false;
   std::vector<RangeLock::Part*> locks_;
   struct DrainWaiter {
     std::coroutine_handle<> handle;
