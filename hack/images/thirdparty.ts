@@ -4,11 +4,11 @@
  *
  * Why: the pause image, busybox, etcd and fio cannot be pulled there. These carry the names that the manifests ask for,
  * with the programs of this machine's Debian packages: for tests only, never to be pushed.
- * What differs from the real ones: etcd is Debian's (3.4), and `nc` in busybox is OpenBSD's, since Debian's busybox
- * has none with -z.
+ * What differs from the real ones: etcd is Debian's (3.4), and `nc` in busybox is OpenBSD's (with dash as its shell),
+ * since Debian's busybox has none with -z.
  * Usage: hack/images/thirdparty.ts   prints a table
  */
-import { readFile } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import path from "node:path";
 import { execa } from "execa";
 import { makeInstall } from "../../infra/config.ts";
@@ -23,7 +23,15 @@ export const PAUSE_IMAGE = "registry.k8s.io/pause:3.10";
 /** The image of the documentation's fio pod. */
 export const FIO_IMAGE = "nixery.dev/shell/fio:latest";
 
-const PACKAGES = ["busybox-static", "etcd-server", "etcd-client", "fio", "netcat-openbsd", "gcc"];
+const PACKAGES = [
+  "busybox-static",
+  "dash",
+  "etcd-server",
+  "etcd-client",
+  "fio",
+  "netcat-openbsd",
+  "gcc",
+];
 const PATH_ENV = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 interface Recipe {
@@ -61,6 +69,9 @@ function recipes(): readonly Recipe[] {
       fill: async (root) => {
         await root.basics();
         await root.shell();
+        // busybox's own shell runs its own nc, whatever the PATH says.
+        await rm(root.at("/bin/sh"));
+        await root.program("/bin/dash", "/bin/sh");
         // Before /bin on the PATH, like every better program here.
         await root.program("/bin/nc.openbsd", "/usr/bin/nc");
       },
