@@ -201,8 +201,8 @@ test("only known addresses reach the open ports once node addresses are given", 
   const policies = everything.objects.filter(({ kind }) => kind === "NetworkPolicy");
   assert.equal(policies.length, 6);
   for (const policy of policies) {
-    const { ingress, policyTypes } = spec(policy) as {
-      ingress: { from?: unknown[] }[];
+    const { ingress = [], policyTypes } = spec(policy) as {
+      ingress?: { from?: unknown[] }[];
       policyTypes: string[];
     };
     assert.deepEqual(policyTypes, ["Ingress"]);

@@ -29,7 +29,6 @@ export class PriorityClassChart extends InstallChart {
       { name: this.named("cluster-critical") },
       {
         description: "Used for critical pods that must run in the cluster",
-        globalDefault: false,
         preemptionPolicy: "PreemptLowerPriority",
         value: PRIORITY,
       },

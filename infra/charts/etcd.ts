@@ -20,6 +20,7 @@ import {
   tcpProbe,
 } from "../constructs/pod.ts";
 import { MANUAL_STORAGE_CLASS, PORTS, RELEASE_LABEL, UID, VERSION_LABEL } from "../names.ts";
+import { canonicalQuantity } from "../quantity.ts";
 
 const MOUNT_PATH = "/bitnami/etcd";
 const DATA_DIR = `${MOUNT_PATH}/data`;
@@ -55,7 +56,7 @@ export class EtcdChart extends InstallChart {
       {
         spec: {
           accessModes: ["ReadWriteOnce"],
-          capacity: { storage: persistence.size },
+          capacity: { storage: canonicalQuantity(persistence.size) },
           hostPath: {
             path: `/var/local/${this.install.release}/etcd/pod-${index}`,
             type: "DirectoryOrCreate",
@@ -113,7 +114,7 @@ export class EtcdChart extends InstallChart {
       metadata: { name: "data" },
       spec: {
         accessModes: ["ReadWriteOnce"],
-        resources: { requests: { storage: persistence.size } },
+        resources: { requests: { storage: canonicalQuantity(persistence.size) } },
         ...(storage === "" ? {} : { storageClassName: storage }),
       },
     };

@@ -31,7 +31,8 @@ export class NetworkPoliciesChart extends InstallChart {
         spec: {
           podSelector: { matchLabels: this.selector(component) },
           policyTypes: ["Ingress"],
-          ingress,
+          // None at all: nobody may connect. An empty list would not be kept, and be applied again for ever.
+          ...(ingress.length > 0 ? { ingress } : {}),
         },
       },
     );

@@ -4,6 +4,7 @@
  */
 import type { Install } from "../config.ts";
 import { type Component, LOGGING_LABEL, UID, VERSION_LABEL } from "../names.ts";
+import { canonicalQuantity } from "../quantity.ts";
 import type { InitContainer } from "../value_types.ts";
 import type { Values } from "../values.ts";
 import type {
@@ -69,7 +70,11 @@ type ResourceValues = {
 };
 
 const stated = (amounts: Readonly<Record<string, string>>): Record<string, string> =>
-  Object.fromEntries(Object.entries(amounts).filter(([, amount]) => amount !== ""));
+  Object.fromEntries(
+    Object.entries(amounts)
+      .filter(([, amount]) => amount !== "")
+      .map(([name, amount]) => [name, canonicalQuantity(amount)]),
+  );
 
 /** Leaves out what is empty. */
 export function resourcesOf({ limits, requests }: ResourceValues): ResourceRequirements {

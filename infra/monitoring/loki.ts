@@ -18,6 +18,7 @@ import {
   SMALL,
 } from "../constructs/pod.ts";
 import { MANUAL_STORAGE_CLASS, PORTS } from "../names.ts";
+import { canonicalQuantity } from "../quantity.ts";
 
 const DATA = "/data";
 const CONFIG_KEY = "loki.yaml";
@@ -58,7 +59,7 @@ export class LokiChart extends InstallChart {
       {
         spec: {
           accessModes: ["ReadWriteOnce"],
-          capacity: { storage: persistence.size },
+          capacity: { storage: canonicalQuantity(persistence.size) },
           hostPath: {
             path: `/var/local/${this.install.release}/loki`,
             type: "DirectoryOrCreate",
@@ -161,7 +162,7 @@ export class LokiChart extends InstallChart {
       metadata: { name: "storage" },
       spec: {
         accessModes: ["ReadWriteOnce"],
-        resources: { requests: { storage: persistence.size } },
+        resources: { requests: { storage: canonicalQuantity(persistence.size) } },
         ...(storage === "" ? {} : { storageClassName: storage }),
       },
     };

@@ -27,10 +27,11 @@ export const operatorDiskpoolAccount: Account = {
   ],
   namespaceRules: [
     {
-      why: "it follows DiskPools, applies and clears their finalizer; an apply is also authorized as creation",
+      // Not create: an apply of one that is gone is then refused, whatever the API server makes of its uid.
+      why: "it follows DiskPools, applies and clears their finalizer",
       group: DISKPOOL_GROUP,
       resources: [DISKPOOL_PLURAL],
-      verbs: ["list", "watch", "create", "patch"],
+      verbs: ["list", "watch", "patch"],
     },
     {
       why: "it reports what became of a pool",

@@ -9,7 +9,7 @@ export const promtailAccount: Account = {
       why: "it finds the pods labelled for logging, which are all in this namespace",
       group: "",
       resources: ["pods"],
-      verbs: ["get", "list", "watch"],
+      verbs: ["list", "watch"],
     },
   ],
 };

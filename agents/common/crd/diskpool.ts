@@ -113,7 +113,6 @@ export function diskPoolCrd() {
     spec: {
       group: DISKPOOL_GROUP,
       names: {
-        categories: [],
         kind: DISKPOOL_KIND,
         plural: DISKPOOL_PLURAL,
         shortNames: ["dsp"],
