@@ -363,6 +363,24 @@ Napi::Value nexus_stats(const Info& info) {
   });
 }
 
+Napi::Value pool_latencies(const Info& info) {
+  return call<std::vector<host::NamedLatencies>>(info, Reader(info.Env()), [](Engine& e) {
+    return ready<std::vector<host::NamedLatencies>>(e.pools().latencies());
+  });
+}
+
+Napi::Value replica_latencies(const Info& info) {
+  return call<std::vector<host::NamedLatencies>>(info, Reader(info.Env()), [](Engine& e) {
+    return ready<std::vector<host::NamedLatencies>>(e.replicas().latencies());
+  });
+}
+
+Napi::Value nexus_latencies(const Info& info) {
+  return call<std::vector<host::NamedLatencies>>(info, Reader(info.Env()), [](Engine& e) {
+    return ready<std::vector<host::NamedLatencies>>(e.nexuses().latencies());
+  });
+}
+
 Napi::Value reset_stats(const Info& info) {
   return call<void>(info, Reader(info.Env()), [](Engine& e) {
     e.reset_stats();
@@ -421,6 +439,9 @@ constexpr Entry kFunctions[] = {
     {"poolStats", pool_stats},
     {"replicaStats", replica_stats},
     {"nexusStats", nexus_stats},
+    {"poolLatencies", pool_latencies},
+    {"replicaLatencies", replica_latencies},
+    {"nexusLatencies", nexus_latencies},
     {"resetStats", reset_stats},
     {"reactorStats", reactor_stats},
 };

@@ -71,6 +71,26 @@ class Record final {
       .take();
 }
 
+// Only the buckets that hold something, ascending; their indexes are those of the published layout.
+[[nodiscard]] Napi::Value encode_histogram(Napi::Env env, const LatencyHistogram& histogram) {
+  auto indexes = Napi::Array::New(env);
+  auto counts = Napi::Array::New(env);
+  uint32_t used = 0;
+  for (size_t slot = 1; slot < histogram.counts.size(); ++slot) {
+    if (histogram.counts[slot] == 0) continue;
+    const int32_t index = LatencyBuckets::kZeroIndex + static_cast<int32_t>(slot);
+    indexes.Set(used, Napi::Number::New(env, index));
+    counts.Set(used, Napi::BigInt::New(env, histogram.counts[slot]));
+    ++used;
+  }
+  return Record(env)
+      .u64("sumNs", histogram.sum_ns)
+      .u64("zeroCount", histogram.counts[0])
+      .value("indexes", indexes)
+      .value("counts", counts)
+      .take();
+}
+
 [[nodiscard]] const char* error_kind(ErrorCode code) noexcept {
   switch (code) {
     case ErrorCode::kInvalidArgument:
@@ -368,6 +388,19 @@ Napi::Value encode(Napi::Env env, const host::NamedStats& stats) {
       .text("uuid", stats.uuid)
       .maybe_text("entityId", stats.entity_id)
       .value("stats", encode_io_stats(env, stats.stats))
+      .take();
+}
+
+Napi::Value encode(Napi::Env env, const host::NamedLatencies& named) {
+  return Record(env)
+      .text("name", named.name)
+      .text("uuid", named.uuid)
+      .maybe_text("entityId", named.entity_id)
+      .number("schema", LatencyBuckets::kSchema)
+      .number("zeroThresholdSec", LatencyBuckets::kZeroThresholdSec)
+      .value("read", encode_histogram(env, named.latencies.read))
+      .value("write", encode_histogram(env, named.latencies.write))
+      .value("unmap", encode_histogram(env, named.latencies.unmap))
       .take();
 }
 

@@ -51,6 +51,7 @@ class Reader final {
 [[nodiscard]] Napi::Value encode(Napi::Env env, const host::NexusStatus& nexus);
 [[nodiscard]] Napi::Value encode(Napi::Env env, const host::NvmeControllerInfo& controller);
 [[nodiscard]] Napi::Value encode(Napi::Env env, const host::NamedStats& stats);
+[[nodiscard]] Napi::Value encode(Napi::Env env, const host::NamedLatencies& named);
 [[nodiscard]] Napi::Value encode(Napi::Env env, const host::ReactorInfo& reactor);
 [[nodiscard]] Napi::Value encode(Napi::Env env, const nexus::RebuildStats& stats);
 [[nodiscard]] Napi::Value encode(Napi::Env env, const nexus::RebuildRecord& record);

@@ -18,6 +18,7 @@
 
 #include "core/task.h"
 #include "util/io_status.h"
+#include "util/latency_histogram.h"
 #include "util/result.h"
 #include "util/uuid.h"
 
@@ -50,6 +51,16 @@ struct IoStats {
   uint64_t write_latency_ns_max = 0, write_latency_ns_min = 0;
   uint64_t unmap_latency_ns_max = 0, unmap_latency_ns_min = 0;
   void add(const IoStats& other) noexcept;
+};
+
+// How long the requests of IoStats took.
+struct IoLatencies {
+  LatencyHistogram read, write, unmap;
+  void add(const IoLatencies& other) noexcept {
+    read.add(other.read);
+    write.add(other.write);
+    unmap.add(other.unmap);
+  }
 };
 
 class Channel {
@@ -107,7 +118,9 @@ class Bdev {
   // Opens a channel on the current reactor.
   virtual Task<Result<std::unique_ptr<Channel>>> open_channel() = 0;
   [[nodiscard]] virtual IoStats stats() const = 0;  // any thread, momentary
-  virtual void reset_stats() noexcept = 0;
+  // Adds its own to `total`; nothing where latencies are not measured. Any thread, momentary.
+  virtual void add_latencies(IoLatencies& total) const { (void)total; }
+  virtual void reset_stats() noexcept = 0;  // latencies too
   // Bad news for whoever uses it (device gone, connection lost for good). Set by the claimer;
   // called on the home reactor, at most once.
   void set_removed_handler(std::function<void(IoStatus why)> handler) {

@@ -5,9 +5,11 @@
 
 #include <cerrno>
 #include <cstring>
+#include <numeric>
 
 #include "bdev/builtin.h"
 #include "bdev/fault_bdev.h"
+#include "bdev/io_counters.h"
 #include "core/sim_harness.h"
 
 namespace mayastor {
@@ -45,6 +47,10 @@ class BdevTest : public ::testing::Test {
   BdevRegistry registry;
 };
 
+uint64_t count(const LatencyHistogram& histogram) {
+  return std::accumulate(histogram.counts.begin(), histogram.counts.end(), uint64_t{0});
+}
+
 // Writes, reads, compares, zeroes and flushes.
 void BdevTest::exercise(Bdev& bdev) {
   const auto channel = open(bdev);
@@ -63,8 +69,19 @@ void BdevTest::exercise(Bdev& bdev) {
   const IoStats stats = bdev.stats();
   EXPECT_EQ(stats.read_ops, bdev.supports(IoType::kUnmap) ? 2u : 1u);
   EXPECT_EQ(stats.write_bytes, 8192u + 4096u);
+  const auto measured = [&bdev] {
+    IoLatencies latencies;
+    bdev.add_latencies(latencies);
+    return latencies;
+  };
+  const IoLatencies latencies = measured();
+  EXPECT_EQ(count(latencies.read), stats.read_ops);
+  EXPECT_EQ(count(latencies.write), stats.write_ops);
+  EXPECT_EQ(count(latencies.unmap), stats.unmap_ops);
+  EXPECT_EQ(latencies.write.sum_ns, stats.write_latency_ns);
   bdev.reset_stats();
   EXPECT_EQ(bdev.stats().read_ops, 0u);
+  EXPECT_EQ(count(measured().read), 0u);
   EXPECT_TRUE(sim.run(read(*channel, 0, back.data(), 4096)).ok());
   EXPECT_EQ(bdev.stats().read_ops, 1u);
   EXPECT_EQ(bdev.stats().write_ops, 0u);
@@ -97,6 +114,36 @@ TEST_F(BdevTest, MallocRefusesBadParameters) {
   expect_refused("malloc:///?size_mb=1", kBad, "name is empty");
   expect_refused("malloc://m0?size_mb=1", kBad, "three slashes");
   expect_refused("malloc:///m0?size_mb=1&uuid=12", kBad, "uuid");
+}
+
+TEST(IoCounters, LatenciesOutliveTheirChannelButNotAReset) {
+  IoCounterSet set;
+  const auto measured = [&set] {
+    IoLatencies latencies;
+    set.add_latencies(latencies);
+    return latencies;
+  };
+  auto first = std::make_unique<ChannelCounters>(set);
+  ChannelCounters second(set);
+  first->record(IoType::kRead, 4096, 1'000'000);
+  first->record(IoType::kCompare, 4096, 1'000'001);
+  second.record(IoType::kRead, 4096, 30'000'000);
+  second.record(IoType::kWriteZeroes, 4096, 5);
+  second.record(IoType::kFlush, 0, 7);
+  EXPECT_EQ(measured().read.counts[LatencyBuckets::slot_of(1'000'000)], 2u);
+  EXPECT_EQ(measured().read.counts[LatencyBuckets::slot_of(30'000'000)], 1u);
+  EXPECT_EQ(measured().read.sum_ns, 32'000'001u);
+  EXPECT_EQ(measured().write.counts[0], 1u);
+  EXPECT_EQ(count(measured().unmap), 0u);
+  first.reset();
+  EXPECT_EQ(count(measured().read), 3u);
+  EXPECT_EQ(measured().read.sum_ns, 32'000'001u);
+  set.reset();
+  EXPECT_EQ(count(measured().read), 0u);
+  EXPECT_EQ(measured().read.sum_ns, 0u);
+  second.record(IoType::kRead, 4096, 9);
+  EXPECT_EQ(count(measured().read), 1u);
+  EXPECT_EQ(count(measured().write), 0u);
 }
 
 TEST_F(BdevTest, NullReadsZeroes) {

@@ -60,6 +60,7 @@ class FaultBdev final : public Bdev, public std::enable_shared_from_this<FaultBd
   }
   Task<Result<std::unique_ptr<Channel>>> open_channel() override;
   [[nodiscard]] IoStats stats() const override { return base_->stats(); }
+  void add_latencies(IoLatencies& total) const override { base_->add_latencies(total); }
   void reset_stats() noexcept override { base_->reset_stats(); }
 
  private:

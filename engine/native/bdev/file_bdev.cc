@@ -44,6 +44,7 @@ class FileBdev final : public Bdev {
   }
   Task<Result<std::unique_ptr<Channel>>> open_channel() override;
   [[nodiscard]] IoStats stats() const override { return counters_.sum(); }
+  void add_latencies(IoLatencies& total) const override { counters_.add_latencies(total); }
   void reset_stats() noexcept override { counters_.reset(); }
 
  private:

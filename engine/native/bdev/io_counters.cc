@@ -50,6 +50,7 @@ ChannelCounters::~ChannelCounters() {
   std::erase(set_.open_, this);
   if (epoch_.load(std::memory_order_relaxed) == set_.epoch_.load(std::memory_order_relaxed)) {
     set_.closed_.add(snapshot());
+    add_to(set_.closed_latencies_);
   }
 }
 
@@ -59,6 +60,7 @@ void ChannelCounters::clear() noexcept {
                           &kind->latency_ns_min}) {
       counter->store(0, std::memory_order_relaxed);
     }
+    kind->latencies.clear();
   }
 }
 
@@ -87,6 +89,7 @@ void ChannelCounters::record(IoType type, uint64_t length, uint64_t latency_ns) 
   bump(kind->ops, 1);
   bump(kind->bytes, length);
   bump(kind->latency_ns, latency_ns);
+  kind->latencies.record(latency_ns);
   if (latency_ns > get(kind->latency_ns_max)) {
     kind->latency_ns_max.store(latency_ns, std::memory_order_relaxed);
   }
@@ -116,6 +119,17 @@ IoStats ChannelCounters::snapshot() const noexcept {
   return stats;
 }
 
+void ChannelCounters::add_to(IoLatencies& total) const noexcept {
+  const auto add = [](const Kind& kind, LatencyHistogram& histogram) {
+    if (get(kind.ops) == 0) return;
+    kind.latencies.add_to(histogram);
+    histogram.sum_ns += get(kind.latency_ns);
+  };
+  add(read_, total.read);
+  add(write_, total.write);
+  add(unmap_, total.unmap);
+}
+
 IoStats IoCounterSet::sum() const {
   const std::lock_guard lock(mutex_);
   IoStats total = closed_;
@@ -126,9 +140,19 @@ IoStats IoCounterSet::sum() const {
   return total;
 }
 
+void IoCounterSet::add_latencies(IoLatencies& total) const {
+  const std::lock_guard lock(mutex_);
+  total.add(closed_latencies_);
+  const uint32_t epoch = epoch_.load(std::memory_order_relaxed);
+  for (const ChannelCounters* counters : open_) {
+    if (counters->epoch_.load(std::memory_order_acquire) == epoch) counters->add_to(total);
+  }
+}
+
 void IoCounterSet::reset() noexcept {
   const std::lock_guard lock(mutex_);
   closed_ = IoStats{};
+  closed_latencies_ = IoLatencies{};
   epoch_.store(epoch_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
 }
 

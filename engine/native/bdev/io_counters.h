@@ -1,6 +1,7 @@
-// IoCounters: what a bdev counts about its I/O without contention. Each channel owns one set, which
-// only its reactor writes (relaxed atomics); whoever asks sums them. Usage: the bdev keeps an
-// IoCounterSet; each channel opens a ChannelCounters from it and calls record() per request.
+// IoCounters: what a bdev counts about its I/O, latency buckets included, without contention. Each
+// channel owns one set, which only its reactor writes (relaxed atomics); whoever asks sums them.
+// Usage: the bdev keeps an IoCounterSet; each channel opens a ChannelCounters from it and calls
+// record() per request.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -9,13 +10,15 @@
 #include <vector>
 
 #include "bdev/bdev.h"
+#include "util/latency_histogram.h"
 
 namespace mayastor {
 
 class IoCounterSet;
 
-// Counters of one channel. Written by one thread, read by any.
-class ChannelCounters final {
+// Counters of one channel. Written by one thread, read by any; on cache lines of its own, so that
+// channels of two cores never share one.
+class alignas(64) ChannelCounters final {
  public:
   explicit ChannelCounters(IoCounterSet& set) noexcept;
   ~ChannelCounters();
@@ -27,9 +30,11 @@ class ChannelCounters final {
   friend class IoCounterSet;
   struct Kind {
     std::atomic<uint64_t> ops{0}, bytes{0}, latency_ns{0}, latency_ns_max{0}, latency_ns_min{0};
+    LatencyRecorder latencies;
   };
   void clear() noexcept;
   [[nodiscard]] IoStats snapshot() const noexcept;
+  void add_to(IoLatencies& total) const noexcept;
   IoCounterSet& set_;
   std::atomic<uint32_t> epoch_;
   Kind read_, write_, unmap_;
@@ -41,14 +46,16 @@ class IoCounterSet final {
   IoCounterSet() = default;
   IoCounterSet(const IoCounterSet&) = delete;
   IoCounterSet& operator=(const IoCounterSet&) = delete;
-  [[nodiscard]] IoStats sum() const;  // any thread
-  void reset() noexcept;              // any thread
+  [[nodiscard]] IoStats sum() const;             // any thread
+  void add_latencies(IoLatencies& total) const;  // any thread
+  void reset() noexcept;                         // any thread
 
  private:
   friend class ChannelCounters;
   mutable std::mutex mutex_;  // control path: opening, closing, summing
   std::vector<ChannelCounters*> open_;
   IoStats closed_;
+  IoLatencies closed_latencies_;
   std::atomic<uint32_t> epoch_{0};  // counters of an older epoch count as zero
 };
 

@@ -95,6 +95,7 @@ class MemoryBdev final : public Bdev {
   [[nodiscard]] bool has_volatile_cache() const noexcept override { return false; }
   Task<Result<std::unique_ptr<Channel>>> open_channel() override;
   [[nodiscard]] IoStats stats() const override { return counters_.sum(); }
+  void add_latencies(IoLatencies& total) const override { counters_.add_latencies(total); }
   void reset_stats() noexcept override { counters_.reset(); }
 
  private:

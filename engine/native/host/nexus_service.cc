@@ -343,6 +343,17 @@ std::vector<NamedStats> NexusService::stats() const {
   return all;
 }
 
+std::vector<NamedLatencies> NexusService::latencies() const {
+  std::vector<NamedLatencies> all;
+  for (const auto& [uuid, nexus] : nexuses_) {
+    NamedLatencies& entry = all.emplace_back();
+    entry.name = nexus->name();
+    entry.uuid = uuid.to_string();
+    nexus->add_latencies(entry.latencies);
+  }
+  return all;
+}
+
 void NexusService::reset_stats() noexcept {
   for (const auto& [uuid, nexus] : nexuses_) nexus->reset_stats();
 }

@@ -52,6 +52,7 @@ class NexusService final {
 
   [[nodiscard]] std::vector<NexusStatus> list() const;
   [[nodiscard]] std::vector<NamedStats> stats() const;
+  [[nodiscard]] std::vector<NamedLatencies> latencies() const;
   void reset_stats() noexcept;
 
  private:

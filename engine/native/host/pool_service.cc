@@ -371,6 +371,17 @@ std::vector<NamedStats> PoolService::stats() const {
   return all;
 }
 
+std::vector<NamedLatencies> PoolService::latencies() const {
+  std::vector<NamedLatencies> all;
+  for (const auto& [name, pool] : pools_) {
+    NamedLatencies& entry = all.emplace_back();
+    entry.name = name;
+    entry.uuid = pool->store->uuid().to_string();
+    pool->store->base()->add_latencies(entry.latencies);
+  }
+  return all;
+}
+
 void PoolService::reset_stats() noexcept {
   for (const auto& [name, pool] : pools_) {
     pool->store->base()->reset_stats();

@@ -45,6 +45,7 @@ class PoolService final {
   Task<Result<void>> export_all();
   [[nodiscard]] std::vector<PoolInfo> list() const;
   [[nodiscard]] std::vector<NamedStats> stats() const;
+  [[nodiscard]] std::vector<NamedLatencies> latencies() const;
   void reset_stats() noexcept;
 
   // For the replica service.

@@ -286,4 +286,18 @@ std::vector<NamedStats> ReplicaService::stats() const {
   return all;
 }
 
+std::vector<NamedLatencies> ReplicaService::latencies() const {
+  std::vector<NamedLatencies> all;
+  for (const auto& [name, pool] : pools_.pools()) {
+    for (const auto& lvol : pool->store->lvols()) {
+      NamedLatencies& entry = all.emplace_back();
+      entry.name = lvol->lvol_name();
+      entry.uuid = lvol->name();
+      entry.entity_id = lvol->property(lvol_property::kEntityId);
+      lvol->add_latencies(entry.latencies);
+    }
+  }
+  return all;
+}
+
 }  // namespace mayastor::host

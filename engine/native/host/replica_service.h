@@ -35,6 +35,7 @@ class ReplicaService final {
   Task<Result<ReplicaInfo>> set_entity_id(std::string uuid, std::string entity_id);
   [[nodiscard]] std::vector<ReplicaInfo> list() const;
   [[nodiscard]] std::vector<NamedStats> stats() const;
+  [[nodiscard]] std::vector<NamedLatencies> latencies() const;
 
  private:
   Task<Result<void>> share_and_record(std::shared_ptr<Lvol> lvol, std::vector<std::string> hosts);

@@ -123,6 +123,12 @@ struct NamedStats {
   IoStats stats;
 };
 
+struct NamedLatencies {
+  std::string name, uuid;
+  std::optional<std::string> entity_id;
+  IoLatencies latencies;
+};
+
 struct ReactorInfo {
   uint32_t index = 0;
   int32_t core = -1;

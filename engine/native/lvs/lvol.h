@@ -56,6 +56,7 @@ class Lvol final : public Bdev, public std::enable_shared_from_this<Lvol> {
   [[nodiscard]] bool has_volatile_cache() const noexcept override { return volatile_cache_; }
   Task<Result<std::unique_ptr<Channel>>> open_channel() override;
   [[nodiscard]] IoStats stats() const override;
+  void add_latencies(IoLatencies& total) const override { counters_.add_latencies(total); }
   void reset_stats() noexcept override;
 
   // Home reactor.

@@ -37,7 +37,8 @@ class LvolChannel final : public Channel {
     uint32_t outstanding = 0;  // pieces of a whole
     IoStatus status;           // the first failure
     uint32_t first_missing = 0, last_missing = 0;
-    uint64_t start_ns = 0;     // 0: latency not measured
+    uint64_t start_ns = 0;     // the reactor's time
+    uint64_t clock_ns = 0;     // the clock's; 0: not read for this one
     std::vector<iovec> parts;  // of a piece
   };
   struct Run {
@@ -75,7 +76,7 @@ class LvolChannel final : public Channel {
   ChannelCounters counters_;
   uint32_t requests_ = 0;
   uint32_t in_flight_ = 0;
-  uint64_t latency_ns_ = 1;
+  uint64_t inline_ns_ = 1;  // what a request takes that is done within one turn
   Request* free_ = nullptr;
   std::vector<std::unique_ptr<Request>> all_;
 };

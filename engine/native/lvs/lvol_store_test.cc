@@ -66,6 +66,24 @@ TEST(LvolStore, ThickLvolKeepsDataAndSpaceAcrossImports) {
   }
 }
 
+TEST(LvolStore, LvolMeasuresEveryRequestAsItsDiskDoes) {
+  LvsRig rig;
+  auto store = rig.create();
+  auto lvol = rig.lvol(store, 1, 4 * kMiB, false);
+  auto channel = rig.channel(lvol);
+  store->base()->reset_stats();
+  for (uint64_t i = 0; i < 40; ++i) EXPECT_EQ(rig.read(*channel, i * 4096, 4096), 0);
+  for (uint64_t i = 0; i < 24; ++i) EXPECT_TRUE(rig.write(*channel, i * 4096, 4096, 0x11).ok());
+  IoLatencies lvols, disks;
+  lvol->add_latencies(lvols);
+  store->base()->add_latencies(disks);
+  EXPECT_EQ(lvols.read.counts, disks.read.counts);
+  EXPECT_EQ(lvols.write.counts, disks.write.counts);
+  EXPECT_EQ(lvols.read.sum_ns, disks.read.sum_ns);
+  EXPECT_EQ(lvols.read.sum_ns, lvol->stats().read_latency_ns);
+  EXPECT_GT(lvols.write.sum_ns, 0u);
+}
+
 TEST(LvolStore, ThinLvolTakesClustersOnFirstWriteAndReadsZeroElsewhere) {
   LvsRig rig;
   // Old data under every cluster: none of it may shine through.

@@ -292,16 +292,6 @@ void Nexus::refresh_features() {
   volatile_cache_.store(cache, std::memory_order_relaxed);
 }
 
-IoStats Nexus::stats() const {
-  IoStats total;
-  for (const auto& core : cores_) core->add_stats(total);
-  return total;
-}
-
-void Nexus::reset_stats() noexcept {
-  for (const auto& core : cores_) core->reset_stats();
-}
-
 // ---- Queries
 
 NexusState Nexus::state() const noexcept {

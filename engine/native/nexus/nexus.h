@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "bdev/bdev.h"
+#include "bdev/io_counters.h"
 #include "core/reactor.h"
 #include "core/task.h"
 #include "nexus/nexus_info.h"
@@ -127,8 +128,9 @@ class Nexus final : public Bdev, public std::enable_shared_from_this<Nexus> {
   [[nodiscard]] bool supports(IoType type) const noexcept override;
   [[nodiscard]] bool has_volatile_cache() const noexcept override;
   Task<Result<std::unique_ptr<Channel>>> open_channel() override;  // any reactor
-  [[nodiscard]] IoStats stats() const override;
-  void reset_stats() noexcept override;
+  [[nodiscard]] IoStats stats() const override { return counters_.sum(); }
+  void add_latencies(IoLatencies& total) const override { counters_.add_latencies(total); }
+  void reset_stats() noexcept override { counters_.reset(); }
 
   // Home reactor only, all of the rest. The caller unshares first.
   Task<Result<void>> destroy();   // closes the children, records clean_shutdown=true
@@ -216,6 +218,7 @@ class Nexus final : public Bdev, public std::enable_shared_from_this<Nexus> {
   uint64_t size_bytes_ = 0;
   uint64_t data_offset_ = 0;
   Lifecycle lifecycle_ = Lifecycle::kInit;
+  IoCounterSet counters_;                          // outlives the cores
   WriteOrder order_;                               // of all cores
   std::vector<std::unique_ptr<NexusCore>> cores_;  // by reactor
   std::vector<ChildPtr> children_;

@@ -44,7 +44,8 @@ struct NexusCore::Request {
   Io legs[kMaxChildren];  // by slot
 };
 
-NexusCore::NexusCore(Nexus& nexus, Reactor& reactor) : nexus_(nexus), reactor_(reactor) {}
+NexusCore::NexusCore(Nexus& nexus, Reactor& reactor)
+    : nexus_(nexus), reactor_(reactor), counters_(nexus.counters_) {}
 
 NexusCore::~NexusCore() {
   CHECK(writes_in_flight_ == 0 && reads_in_flight_ == 0);
@@ -356,10 +357,9 @@ void NexusCore::complete(Request* request, IoStatus status) noexcept {
   CHECK((read ? reads_in_flight_ : writes_in_flight_) > 0);
   --(read ? reads_in_flight_ : writes_in_flight_);
   if (status.ok()) {
-    const uint64_t latency = reactor_.now_ns() - request->start_ns;
-    if (host->type == IoType::kRead) read_stats_.record(host->length, latency);
-    if (host->type == IoType::kWrite) write_stats_.record(host->length, latency);
-    if (host->type == IoType::kUnmap) unmap_stats_.record(host->length, latency);
+    const bool counts =
+        host->type == IoType::kRead || host->type == IoType::kWrite || host->type == IoType::kUnmap;
+    if (counts) counters_.record(host->type, host->length, reactor_.now_ns() - request->start_ns);
   }
   free_request(request);
   drain_check();
@@ -656,49 +656,6 @@ void NexusCore::unlock_range(RangeLock::Part* part) noexcept {
   std::erase(locks_, part);
   lock_range(part);  // the answer is the same; after it `part` is home's again
   retry_waiting();
-}
-
-// ---- Statistics
-
-void NexusCore::OpStats::record(uint64_t bytes_done, uint64_t latency) noexcept {
-  if (latency > latency_ns_max.get())
-    latency_ns_max.value.store(latency, std::memory_order_relaxed);
-  if (ops.get() == 0 || latency < latency_ns_min.get()) {
-    latency_ns_min.value.store(latency, std::memory_order_relaxed);
-  }
-  ops.add(1);
-  bytes.add(bytes_done);
-  latency_ns.add(latency);
-}
-
-void NexusCore::add_stats(IoStats& total) const noexcept {
-  IoStats own;
-  own.read_ops = read_stats_.ops.get();
-  own.read_bytes = read_stats_.bytes.get();
-  own.read_latency_ns = read_stats_.latency_ns.get();
-  own.read_latency_ns_max = read_stats_.latency_ns_max.get();
-  own.read_latency_ns_min = read_stats_.latency_ns_min.get();
-  own.write_ops = write_stats_.ops.get();
-  own.write_bytes = write_stats_.bytes.get();
-  own.write_latency_ns = write_stats_.latency_ns.get();
-  own.write_latency_ns_max = write_stats_.latency_ns_max.get();
-  own.write_latency_ns_min = write_stats_.latency_ns_min.get();
-  own.unmap_ops = unmap_stats_.ops.get();
-  own.unmap_bytes = unmap_stats_.bytes.get();
-  own.unmap_latency_ns = unmap_stats_.latency_ns.get();
-  own.unmap_latency_ns_max = unmap_stats_.latency_ns_max.get();
-  own.unmap_latency_ns_min = unmap_stats_.latency_ns_min.get();
-  total.add(own);
-}
-
-void NexusCore::reset_stats() noexcept {
-  // A count added at this very moment may survive or vanish: momentary figures either way.
-  for (OpStats* stats : {&read_stats_, &write_stats_, &unmap_stats_}) {
-    for (Counter* counter : {&stats->ops, &stats->bytes, &stats->latency_ns, &stats->latency_ns_max,
-                             &stats->latency_ns_min}) {
-      counter->value.store(0, std::memory_order_relaxed);
-    }
-  }
 }
 
 }  // namespace mayastor::nexus

@@ -10,7 +10,6 @@
 // admitted write waits only for writes admitted before it, never for a freeze or a range lock; a
 // request completes only when no child uses its buffers any more.
 #pragma once
-#include <atomic>
 #include <coroutine>
 #include <cstdint>
 #include <functional>
@@ -18,6 +17,7 @@
 #include <vector>
 
 #include "bdev/bdev.h"
+#include "bdev/io_counters.h"
 #include "core/reactor.h"
 #include "nexus/child.h"
 #include "nexus/nexus.h"
@@ -109,9 +109,6 @@ class NexusCore final {
                            uint64_t length);
   Task<IoStatus> leg_flush(uint32_t slot, uint64_t child_id);
 
-  void add_stats(IoStats& total) const noexcept;  // any thread
-  void reset_stats() noexcept;                    // any thread
-
  private:
   friend class RangeLock;
   struct Request;
@@ -143,17 +140,6 @@ class NexusCore final {
     Report report;
   };
   struct LegUse;
-  struct Counter {  // one writer, any reader
-    std::atomic<uint64_t> value{0};
-    void add(uint64_t by) noexcept {
-      value.store(value.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
-    }
-    [[nodiscard]] uint64_t get() const noexcept { return value.load(std::memory_order_relaxed); }
-  };
-  struct OpStats {
-    Counter ops, bytes, latency_ns, latency_ns_max, latency_ns_min;
-    void record(uint64_t bytes_done, uint64_t latency) noexcept;
-  };
 
   [[nodiscard]] Request* acquire(Io* io) noexcept;
   void free_request(Request* request) noexcept;
@@ -212,7 +198,7 @@ class NexusCore final {
   std::vector<DrainWaiter> drain_waiters_;
   Request* free_ = nullptr;
   std::vector<std::unique_ptr<Request[]>> slabs_;
-  OpStats read_stats_, write_stats_, unmap_stats_;
+  ChannelCounters counters_;
 };
 
 }  // namespace mayastor::nexus

@@ -105,6 +105,11 @@ TEST(Nexus, WritesGoToEveryChildAtTheDataOffset) {
   EXPECT_EQ(stats.write_bytes, 4096u);
   EXPECT_EQ(stats.unmap_ops, 1u);
   EXPECT_EQ(stats.read_ops, 1u);
+  IoLatencies latencies;
+  rig.nexus->add_latencies(latencies);
+  EXPECT_EQ(latencies.write.counts[LatencyBuckets::slot_of(stats.write_latency_ns)], 1u);
+  EXPECT_EQ(latencies.write.sum_ns, stats.write_latency_ns);
+  EXPECT_EQ(latencies.unmap.sum_ns, stats.unmap_latency_ns);
   rig.nexus->reset_stats();
   EXPECT_EQ(rig.nexus->stats().write_ops, 0u);
 }

@@ -68,6 +68,7 @@ class NvmfBdev final : public Bdev {
     return controller_->open_channel();
   }
   IoStats stats() const override { return controller_->stats(); }
+  void add_latencies(IoLatencies& total) const override { controller_->add_latencies(total); }
   void reset_stats() noexcept override { controller_->reset_stats(); }
 
  private:

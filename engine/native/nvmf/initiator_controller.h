@@ -69,7 +69,8 @@ class Controller final : public std::enable_shared_from_this<Controller> {
   [[nodiscard]] bool has_reservations() const noexcept { return reservations_; }
   [[nodiscard]] Reactor& home() noexcept { return home_; }
   [[nodiscard]] IoStats stats() const { return counters_.sum(); }  // any thread
-  void reset_stats() noexcept { counters_.reset(); }               // any thread
+  void add_latencies(IoLatencies& total) const { counters_.add_latencies(total); }
+  void reset_stats() noexcept { counters_.reset(); }  // any thread
 
  private:
   Task<Result<void>> set_up();

@@ -2,12 +2,14 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
 
 #include "util/crc32c.h"
 #include "util/io_status.h"
+#include "util/latency_histogram.h"
 #include "util/result.h"
 #include "util/uri.h"
 #include "util/uuid.h"
@@ -24,6 +26,65 @@ TEST(Crc32c, KnownAnswers) {  // RFC 3720, B.4
   for (size_t i = 0; i < 32; ++i) bytes[i] = static_cast<uint8_t>(i);
   EXPECT_EQ(crc32c(bytes.data(), 32), 0x46DD794Eu);
   EXPECT_EQ(crc32c("", 0), 0u);
+}
+
+// 2^(i/8) seconds in nanoseconds, by slot.
+const std::vector<long double>& slot_ends_ns() {
+  static const std::vector<long double> ends = [] {
+    std::vector<long double> made(LatencyBuckets::kSlots);
+    for (size_t slot = 0; slot < made.size(); ++slot) {
+      const int index = LatencyBuckets::kZeroIndex + static_cast<int>(slot);
+      made[slot] = std::exp2(static_cast<long double>(index) / 8) * 1e9L;
+    }
+    return made;
+  }();
+  return ends;
+}
+
+size_t naive_slot(uint64_t latency_ns) {
+  size_t slot = 0;
+  while (slot + 1 < LatencyBuckets::kSlots &&
+         slot_ends_ns()[slot] < static_cast<long double>(latency_ns)) {
+    ++slot;
+  }
+  return slot;
+}
+
+TEST(LatencyBuckets, EverySlotIsTheBucketOfItsBounds) {
+  for (size_t slot = 0; slot + 1 < LatencyBuckets::kSlots; ++slot) {
+    const auto end_ns = static_cast<uint64_t>(slot_ends_ns()[slot]);
+    EXPECT_EQ(LatencyBuckets::slot_of(end_ns), slot) << end_ns;
+    EXPECT_EQ(LatencyBuckets::slot_of(end_ns + 1), slot + 1) << end_ns;
+  }
+}
+
+TEST(LatencyBuckets, AgreeWithTheNaiveSearch) {
+  for (uint64_t ns = 0; ns < 3000; ++ns) ASSERT_EQ(LatencyBuckets::slot_of(ns), naive_slot(ns));
+  uint64_t state = 7;
+  for (int i = 0; i < 20'000; ++i) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    const uint64_t ns = state >> (20 + i % 40);
+    ASSERT_EQ(LatencyBuckets::slot_of(ns), naive_slot(ns)) << ns;
+  }
+  EXPECT_EQ(LatencyBuckets::slot_of(1'000'000'000),
+            static_cast<size_t>(-LatencyBuckets::kZeroIndex));
+  EXPECT_EQ(LatencyBuckets::slot_of(UINT64_MAX), LatencyBuckets::kSlots - 1);
+}
+
+TEST(LatencyRecorder, SumsAndClears) {
+  LatencyRecorder recorder;
+  recorder.record(0);
+  recorder.record(1'000'000);
+  recorder.record(1'000'000);
+  LatencyHistogram total;
+  recorder.add_to(total);
+  recorder.add_to(total);
+  EXPECT_EQ(total.counts[0], 2u);
+  EXPECT_EQ(total.counts[LatencyBuckets::slot_of(1'000'000)], 4u);
+  recorder.clear();
+  LatencyHistogram none;
+  recorder.add_to(none);
+  EXPECT_EQ(none.counts, LatencyHistogram{}.counts);
 }
 
 TEST(Crc32c, TableAndHardwareAgreeInAnyPieces) {
