@@ -8,17 +8,17 @@
 import type { Clock } from "#common/clock.ts";
 import { errorMessage } from "#common/errors.ts";
 import type { Log } from "#common/log.ts";
-import { LatencyTable } from "./latency.ts";
-import type { Engine, OwnedIoReading, Reading } from "./reading.ts";
-import { render } from "./render.ts";
+import { familiesOf } from "./families.ts";
+import type { Format } from "./negotiate.ts";
+import { PROTOBUF_TYPE, writeProtobuf } from "./protobuf.ts";
+import type { Engine, Reading } from "./reading.ts";
+import { TEXT_TYPE, writeText } from "./text.ts";
 
 const FRESH_MS = 1_000;
 /** Retry while the engine does not answer; as published. */
 const RETRY_MS = 10_000;
-/** Short enough that a slow spell shows, long enough to cost nothing. */
-const LATENCY_MS = 5_000;
 
-const NOTHING: Reading = { pools: [], poolIo: [], volumeIo: [], replicaIo: [] };
+const NOTHING: Reading = { pools: [], poolIo: [], volumeIo: [], replicaIo: [], latencies: [] };
 
 export type ExporterParts = {
   readonly engine: Engine;
@@ -28,9 +28,10 @@ export type ExporterParts = {
   readonly log: Log;
 };
 
+export type Page = { readonly contentType: string; readonly body: string | Uint8Array };
+
 export class Exporter {
   readonly #parts: ExporterParts;
-  readonly #latencies = new LatencyTable();
   #reading: Reading = NOTHING;
   #readMs: number | null = null;
   #running: Promise<boolean> | null = null;
@@ -42,16 +43,19 @@ export class Exporter {
 
   /** Reads in the background until the signal is aborted. */
   async run(signal: AbortSignal): Promise<void> {
-    await Promise.all([this.#poll(signal), this.#sampleLatencies(signal)]);
+    await this.#poll(signal);
     await this.#running;
   }
 
-  async scrape(signal: AbortSignal): Promise<{ contentType: string; text: string }> {
+  async scrape(format: Format, signal: AbortSignal): Promise<Page> {
     const { clock, node } = this.#parts;
     if (this.#readMs === null || clock.monotonicMs() - this.#readMs >= FRESH_MS) {
       await this.refresh(signal);
     }
-    return await render(node, { reading: this.#reading, latencies: this.#latencies.all });
+    const families = familiesOf(node, this.#reading);
+    return format === "protobuf"
+      ? { contentType: PROTOBUF_TYPE, body: writeProtobuf(families) }
+      : { contentType: TEXT_TYPE, body: await writeText(families) };
   }
 
   /** Reads everything; false when the engine did not answer. */
@@ -68,7 +72,6 @@ export class Exporter {
       const reading = await engine.read(signal);
       this.#reading = reading;
       this.#readMs = clock.monotonicMs();
-      this.#sample(reading.volumeIo);
       this.#tell(null);
       return true;
     } catch (error) {
@@ -78,14 +81,9 @@ export class Exporter {
     }
   }
 
-  #sample(volumes: readonly OwnedIoReading[]): void {
-    this.#latencies.sample(volumes.filter(({ volume }) => volume !== ""));
-  }
-
   #forget(): void {
     this.#reading = NOTHING;
     this.#readMs = null;
-    this.#latencies.sample([]);
   }
 
   /** Says once that the engine is gone, and once that it is back. */
@@ -103,21 +101,6 @@ export class Exporter {
     while (!signal.aborted) {
       const ok = await this.refresh(signal);
       await clock.sleep(ok ? pollingMs : Math.min(RETRY_MS, pollingMs), signal).catch(() => {});
-    }
-  }
-
-  async #sampleLatencies(signal: AbortSignal): Promise<void> {
-    const { engine, clock } = this.#parts;
-    while (!signal.aborted) {
-      await clock.sleep(LATENCY_MS, signal).catch(() => {}); // aborted: the loop ends
-      if (signal.aborted || this.#readMs === null) continue; // not reachable: the poll finds it again
-      try {
-        this.#sample(await engine.readVolumes(signal));
-      } catch (error) {
-        if (signal.aborted) return;
-        this.#forget();
-        this.#tell(error);
-      }
     }
   }
 }

@@ -3,12 +3,18 @@
  *
  * Invariants: sizes and counters are numbers (a counter above 2^53 loses its last digits, which Prometheus' own
  * 64-bit floats do too); latencies are totals in seconds, whatever the engine's tick; an engine without
- * statistics gives its pools alone.
+ * statistics gives its pools alone, one without latency buckets everything else.
  */
 import { isKind } from "#common/errors.ts";
+import {
+  ObjectLatencies_Kind as Kind,
+  LatencyRpc,
+  type ObjectLatencies,
+} from "#common/proto/generated/mayastor/extension/v1/latency_pb.ts";
 import { PoolRpc } from "#common/proto/generated/mayastor/v1/pool_pb.ts";
 import { type IoStats, StatsRpc } from "#common/proto/generated/mayastor/v1/stats_pb.ts";
 import { callsOn, openChannel } from "#common/rpc/grpc.ts";
+import { type Histogram, readHistogram } from "./histogram.ts";
 
 /** As published. */
 const REQUEST_MS = 5_000;
@@ -36,18 +42,28 @@ export type IoReading = {
 /** `volume` is the uuid of the volume; empty when the object belongs to none. */
 export type OwnedIoReading = IoReading & { readonly volume: string };
 
+/** How long the I/O of one object took. */
+export type LatencyReading = {
+  readonly kind: "pool" | "nexus" | "replica";
+  readonly name: string;
+  /** As in OwnedIoReading. */
+  readonly volume: string;
+  readonly read: Histogram;
+  readonly write: Histogram;
+  readonly unmap: Histogram;
+};
+
 export type Reading = {
   readonly pools: readonly PoolReading[];
   readonly poolIo: readonly IoReading[];
   readonly volumeIo: readonly OwnedIoReading[];
   readonly replicaIo: readonly OwnedIoReading[];
+  readonly latencies: readonly LatencyReading[];
 };
 
 export interface Engine {
   /** Everything. */
   read(signal: AbortSignal): Promise<Reading>;
-  /** Only what the nexuses did: cheap enough for a short period. */
-  readVolumes(signal: AbortSignal): Promise<readonly OwnedIoReading[]>;
   close(): void;
 }
 
@@ -70,11 +86,32 @@ export function volumeOf(name: string): string {
   return uuid ?? "";
 }
 
+/** Empty for a kind that is not known: an engine may measure more than is shown here. */
+function latencyOf(wire: ObjectLatencies): LatencyReading[] {
+  const { name, read, write, unmap } = wire;
+  const histograms = {
+    read: readHistogram(read, name),
+    write: readHistogram(write, name),
+    unmap: readHistogram(unmap, name),
+  };
+  switch (wire.kind) {
+    case Kind.POOL:
+      return [{ kind: "pool", name, volume: "", ...histograms }];
+    case Kind.NEXUS:
+      return [{ kind: "nexus", name, volume: volumeOf(name), ...histograms }];
+    case Kind.REPLICA:
+      return [{ kind: "replica", name, volume: volumeOf(wire.entityId ?? ""), ...histograms }];
+    default:
+      return [];
+  }
+}
+
 export function grpcEngine(address: string): Engine {
   const channel = openChannel(address);
   const settings = { deadlineMs: REQUEST_MS };
   const pools = callsOn(channel, PoolRpc, settings);
   const stats = callsOn(channel, StatsRpc, settings);
+  const latency = callsOn(channel, LatencyRpc, settings);
   const orNone = async <T>(work: Promise<readonly T[]>): Promise<readonly T[]> => {
     try {
       return await work;
@@ -83,19 +120,16 @@ export function grpcEngine(address: string): Engine {
       throw error;
     }
   };
-  const volumes = (signal: AbortSignal) =>
-    orNone(
-      stats
-        .getNexusIoStats({}, { signal })
-        .then((answer) => answer.stats.map((s) => ({ ...io(s), volume: volumeOf(s.name) }))),
-    );
   return {
-    readVolumes: volumes,
     read: async (signal) => {
-      const [listed, poolIo, volumeIo, replicaIo] = await Promise.all([
+      const [listed, poolIo, volumeIo, replicaIo, latencies] = await Promise.all([
         pools.listPools({}, { signal }),
         orNone(stats.getPoolIoStats({}, { signal }).then((answer) => answer.stats.map(io))),
-        volumes(signal),
+        orNone(
+          stats
+            .getNexusIoStats({}, { signal })
+            .then((answer) => answer.stats.map((s) => ({ ...io(s), volume: volumeOf(s.name) }))),
+        ),
         orNone(
           stats
             .getReplicaIoStats({}, { signal })
@@ -106,6 +140,9 @@ export function grpcEngine(address: string): Engine {
                   : [{ ...io(replica.stats), volume: volumeOf(replica.entityId ?? "") }],
               ),
             ),
+        ),
+        orNone(
+          latency.getLatencies({}, { signal }).then((answer) => answer.objects.flatMap(latencyOf)),
         ),
       ]);
       return {
@@ -119,6 +156,7 @@ export function grpcEngine(address: string): Engine {
         poolIo,
         volumeIo,
         replicaIo,
+        latencies,
       };
     },
     close: () => channel.close(),

@@ -4,6 +4,7 @@ import type { AddressInfo } from "node:net";
 import { errorMessage, SvcError } from "#common/errors.ts";
 import type { Log } from "#common/log.ts";
 import type { Exporter } from "./exporter.ts";
+import { chooseFormat } from "./negotiate.ts";
 import type { ListenAddress } from "./options.ts";
 
 /** A scraper that is slower than this to ask is cut. */
@@ -23,9 +24,10 @@ async function answer(
     return;
   }
   // Not the scraper's own life: others may wait for the same read.
-  const { contentType, text } = await exporter.scrape(new AbortController().signal);
-  response.writeHead(200, { "content-type": contentType });
-  response.end(request.method === "HEAD" ? undefined : text);
+  const format = chooseFormat(request.headers.accept);
+  const { contentType, body } = await exporter.scrape(format, new AbortController().signal);
+  response.writeHead(200, { "content-type": contentType, vary: "Accept" });
+  response.end(request.method === "HEAD" ? undefined : body);
 }
 
 /** @throws {SvcError} `unavailable` when the address cannot be listened on */

@@ -24,6 +24,7 @@ import { type Identity, Registration } from "./registration.ts";
 import { bdevService } from "./services/bdev.ts";
 import { hostService } from "./services/host.ts";
 import { jsonService } from "./services/json.ts";
+import { latencyService } from "./services/latency.ts";
 import { nexusService } from "./services/nexus.ts";
 import { poolService } from "./services/pool.ts";
 import { replicaService } from "./services/replica.ts";
@@ -80,6 +81,7 @@ async function serve({ config, engine, news, log }: Parts, stop: AbortSignal) {
     replicaService(engine),
     nexusService(engine),
     statsService(engine),
+    latencyService(engine),
     jsonService(),
   ]);
   identity.grpcEndpoint = advertised(config.grpcAddress, server.port, config.engine.targetAddress);

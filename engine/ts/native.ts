@@ -160,6 +160,26 @@ const NamedStatsSchema = Type.Object({
   entityId: maybeText,
   stats: IoStatsSchema,
 });
+/** Only buckets that hold something; as many counts as indexes, ascending. */
+const LatencyHistogramSchema = Type.Object({
+  sumNs: u64,
+  zeroCount: u64,
+  indexes: Type.Array(integer),
+  counts: Type.Array(u64),
+});
+/**
+ * Bucket i holds (2^((i-1)/2^schema), 2^(i/2^schema)] seconds; up to the threshold counts as zero.
+ */
+const NamedLatenciesSchema = Type.Object({
+  name: text,
+  uuid: text,
+  entityId: maybeText,
+  schema: integer,
+  zeroThresholdSec: Type.Number(),
+  read: LatencyHistogramSchema,
+  write: LatencyHistogramSchema,
+  unmap: LatencyHistogramSchema,
+});
 const ControllerSchema = Type.Object({
   name: text,
   state: controllerState,
@@ -227,6 +247,8 @@ export type ChildInfo = Static<typeof ChildSchema>;
 export type NexusInfo = Static<typeof NexusSchema>;
 export type IoStats = Static<typeof IoStatsSchema>;
 export type NamedStats = Static<typeof NamedStatsSchema>;
+export type LatencyHistogram = Static<typeof LatencyHistogramSchema>;
+export type NamedLatencies = Static<typeof NamedLatenciesSchema>;
 export type ControllerInfo = Static<typeof ControllerSchema>;
 export type ReactorInfo = Static<typeof ReactorSchema>;
 export type RebuildStats = Static<typeof RebuildStatsSchema>;
@@ -333,6 +355,10 @@ export interface NativeEngine {
   poolStats(): Promise<NamedStats[]>;
   replicaStats(): Promise<NamedStats[]>;
   nexusStats(): Promise<NamedStats[]>;
+  poolLatencies(): Promise<NamedLatencies[]>;
+  replicaLatencies(): Promise<NamedLatencies[]>;
+  nexusLatencies(): Promise<NamedLatencies[]>;
+  /** Counters and latencies. */
   resetStats(): Promise<void>;
   reactorStats(): Promise<ReactorInfo[]>;
 }
@@ -422,6 +448,9 @@ function bind(raw: Readonly<Record<string, RawFunction>>): NativeEngine {
     poolStats: answering("poolStats", Type.Array(NamedStatsSchema)),
     replicaStats: answering("replicaStats", Type.Array(NamedStatsSchema)),
     nexusStats: answering("nexusStats", Type.Array(NamedStatsSchema)),
+    poolLatencies: answering("poolLatencies", Type.Array(NamedLatenciesSchema)),
+    replicaLatencies: answering("replicaLatencies", Type.Array(NamedLatenciesSchema)),
+    nexusLatencies: answering("nexusLatencies", Type.Array(NamedLatenciesSchema)),
     resetStats: quiet("resetStats"),
     reactorStats: answering("reactorStats", Type.Array(ReactorSchema)),
   };

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
+import { ObjectLatencies_Kind as Kind } from "#common/proto/generated/mayastor/extension/v1/latency_pb.ts";
 import {
   CreatePoolRequestSchema,
   PoolState,
@@ -8,6 +9,7 @@ import {
 } from "#common/proto/generated/mayastor/v1/pool_pb.ts";
 import { ListReplicaOptionsSchema } from "#common/proto/generated/mayastor/v1/replica_pb.ts";
 import type { PoolInfo, ReplicaInfo } from "../native.ts";
+import { latenciesToWire } from "./latency.ts";
 import { nexusToWire } from "./nexus.ts";
 import { poolRequest, poolToWire } from "./pool.ts";
 import { replicaToWire, selectReplicas } from "./replica.ts";
@@ -113,4 +115,19 @@ test("nexusToWire() turns a fault's time into a timestamp", () => {
 test("allowedHosts() refuses what is not an NQN", () => {
   assert.throws(() => allowedHosts(["host-1"]), { kind: "invalid-argument" });
   assert.equal(fromTimestamp(toTimestamp(1_234_567_890_123n)), 1_234_567_890_123n);
+});
+
+test("latenciesToWire() keeps every bucket, and says the volume of a replica only", () => {
+  const none = { sumNs: 0n, zeroCount: 0n, indexes: [], counts: [] };
+  const read = { sumNs: 5_000_000n, zeroCount: 1n, indexes: [-80, -79], counts: [3n, 1n] };
+  const named = { name: "r1", uuid: replica.uuid, entityId: "v1", schema: 3 };
+  const measured = { ...named, zeroThresholdSec: 2 ** -23, read, write: none, unmap: none };
+  const wire = latenciesToWire(Kind.REPLICA, measured);
+  assert.equal(wire.kind, Kind.REPLICA);
+  assert.equal(wire.entityId, "v1");
+  assert.deepEqual(wire.read, {
+    ...{ schema: 3, zeroThresholdSec: 2 ** -23, zeroCount: 1n, sumNs: 5_000_000n },
+    ...{ bucketIndexes: [-80, -79], bucketCounts: [3n, 1n] },
+  });
+  assert.equal("entityId" in latenciesToWire(Kind.POOL, { ...measured, entityId: null }), false);
 });
