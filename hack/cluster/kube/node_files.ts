@@ -60,6 +60,8 @@ mkdir -p /var/lib/kubelet ${folder}/kubelet
 mount --bind ${folder}/kubelet /var/lib/kubelet
 hostname ${name}
 echo ${name} > /etc/hostname
+[ -e ${folder}/machine-id ] || tr -d - < /proc/sys/kernel/random/uuid > ${folder}/machine-id
+cat ${folder}/machine-id > /etc/machine-id
 printf '127.0.0.1 localhost\\n::1 localhost\\n${address} ${name}\\n' > /etc/hosts
 # Nothing answers there: as on a real machine, the host itself cannot look up names of the cluster.
 echo 'nameserver 127.0.0.1' > /etc/resolv.conf
