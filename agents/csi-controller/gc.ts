@@ -8,18 +8,24 @@
  * - An orphan is deleted only if it still is one after a grace period: the provisioner writes the PersistentVolume a
  *   moment after CreateVolume has returned; what this process was asked to create is never an orphan.
  * - A published volume has a user and is left alone.
- * - An error is logged; the next start repeats.
+ * - The pass over orphans is repeated until it succeeded once; a deletion that fails is logged, and the next start
+ *   finds the volume among the orphans.
  */
 import type { Clock } from "#common/clock.ts";
 import { DRIVER_NAME, volumeName } from "#common/csi/driver.ts";
 import { isUuid } from "#common/ids.ts";
 import type { Log } from "#common/log.ts";
 import type { Volume } from "#common/openapi/model.ts";
+import type { Random } from "#common/random.ts";
+import { backoffMs } from "#common/retry.ts";
 import type { RestApi } from "./rest.ts";
 import { deleteVolume } from "./volumes.ts";
 
 /** Longer than any provisioner takes between the answer and the object. */
 const ORPHAN_GRACE_MS = 60_000;
+/** Pauses after a failed pass: api-rest or the API server may start later than this. */
+const AGAIN_MS = 5_000;
+const AGAIN_MS_MAX = 60_000;
 
 /** The part of a PersistentVolume that counts here. */
 export type Pv = {
@@ -34,7 +40,8 @@ export type Pv = {
 };
 
 export interface PvSource {
-  list(): Promise<readonly Pv[]>;
+  /** All of them. @throws rather than leaving one out */
+  list(signal: AbortSignal): Promise<readonly Pv[]>;
   /** Reports every change, again after a lost connection; ends with the signal. */
   watch(onChange: (pv: Pv, isGone: boolean) => void, signal: AbortSignal): Promise<void>;
 }
@@ -43,6 +50,7 @@ export type GcParts = {
   readonly rest: Pick<RestApi, "listVolumes" | "getVolume" | "deleteVolume">;
   readonly source: PvSource;
   readonly clock: Clock;
+  readonly random: Random;
   readonly log: Log;
 };
 
@@ -62,15 +70,28 @@ export class PvGarbageCollector {
 
   /** Until the signal: the orphans once, Retain-ed volumes all along. */
   async run(signal: AbortSignal): Promise<void> {
-    const { source, log } = this.#parts;
-    const watching = source.watch((pv, isGone) => this.onChange(pv, isGone), signal);
-    try {
-      await this.collectOrphans(signal);
-    } catch (error) {
-      if (!signal.aborted) log.error("orphaned volumes cannot be collected", { error });
-    }
-    await watching;
+    const { source } = this.#parts;
+    await Promise.all([
+      source.watch((pv, isGone) => this.onChange(pv, isGone), signal),
+      this.#collectOnce(signal),
+    ]);
     await this.settle();
+  }
+
+  /** Until one pass has succeeded. */
+  async #collectOnce(signal: AbortSignal): Promise<void> {
+    const { clock, random, log } = this.#parts;
+    for (let attempt = 1; !signal.aborted; attempt++) {
+      try {
+        await this.collectOrphans(signal);
+        return;
+      } catch (error) {
+        if (signal.aborted) return;
+        log.warn("orphaned volumes cannot be collected yet", { attempt, error });
+      }
+      const pause = backoffMs(attempt, { random, delayMs: AGAIN_MS, delayMsMax: AGAIN_MS_MAX });
+      await clock.sleep(pause, signal).catch(() => {}); // aborted: the loop ends
+    }
   }
 
   /** Waits for the deletions that onChange() has begun. */
@@ -78,11 +99,11 @@ export class PvGarbageCollector {
     while (this.#deleting.size > 0) await Promise.all(this.#deleting.values());
   }
 
-  async #orphans(): Promise<Volume[]> {
+  async #orphans(signal: AbortSignal): Promise<Volume[]> {
     const { rest, source } = this.#parts;
     // Volumes first: one that appears in between has its PersistentVolume in the later list, or is not looked at.
     const { entries } = await rest.listVolumes({ maxEntries: 0, startingToken: 0 });
-    const pvs = await source.list();
+    const pvs = await source.list(signal);
     const names = new Set(pvs.map((pv) => pv.name));
     const handles = new Set(
       pvs.filter((pv) => pv.driver === DRIVER_NAME).map((pv) => pv.volumeHandle.toLowerCase()),
@@ -96,10 +117,10 @@ export class PvGarbageCollector {
   /** One pass over all volumes. @throws when either list fails */
   async collectOrphans(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#parts;
-    const suspects = new Set((await this.#orphans()).map(({ spec }) => spec.uuid));
+    const suspects = new Set((await this.#orphans(signal)).map(({ spec }) => spec.uuid));
     if (suspects.size === 0) return;
     await clock.sleep(ORPHAN_GRACE_MS, signal);
-    for (const { spec } of await this.#orphans()) {
+    for (const { spec } of await this.#orphans(signal)) {
       const { uuid } = spec;
       if (!suspects.has(uuid) || this.#created.has(uuid)) continue;
       if (spec.target !== undefined) {

@@ -4,6 +4,7 @@ import { ManualClock } from "#common/clock.ts";
 import { SvcError } from "#common/errors.ts";
 import { silentLog } from "#common/log.ts";
 import type { Volume } from "#common/openapi/model.ts";
+import { seededRandom } from "#common/random.ts";
 import { type Pv, PvGarbageCollector } from "./gc.ts";
 
 const A = "ec4e66fb-3b33-4439-b504-d49aba53da26";
@@ -42,6 +43,7 @@ function start(_t: TestContext, { volumes, pvs }: { volumes: Volume[]; pvs: Pv[]
   const clock = new ManualClock();
   const collector = new PvGarbageCollector({
     clock,
+    random: seededRandom(1),
     log: silentLog,
     source: {
       list: async () => {
@@ -95,6 +97,23 @@ test("collectOrphans() deletes nothing when PersistentVolumes cannot be listed",
   parts.state.listFails = true;
   await assert.rejects(parts.collector.collectOrphans(new AbortController().signal), /forbidden/);
   assert.deepEqual(parts.deleted, []);
+});
+
+test("run() repeats the pass until both lists were read, and leaves after that", async (t) => {
+  const parts = start(t, { volumes: [volume(A)], pvs: [] });
+  parts.state.listFails = true;
+  const stop = new AbortController();
+  const running = parts.collector.run(stop.signal);
+  await parts.clock.advance(120_000);
+  assert.deepEqual(parts.deleted, []);
+  parts.state.listFails = false;
+  await parts.clock.advance(200_000); // the longest pause, the grace period, and some
+  assert.deepEqual(parts.deleted, [A]);
+  parts.state.volumes = [volume(B)];
+  await parts.clock.advance(600_000);
+  assert.deepEqual(parts.deleted, [A], "only once: later volumes are the watch's business");
+  stop.abort();
+  await running;
 });
 
 test("onChange() deletes the volume of a Retain-ed PersistentVolume once nothing claims it", async (t) => {

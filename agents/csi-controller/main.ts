@@ -5,6 +5,7 @@ import { helpText, parseOptions } from "#common/config.ts";
 import { identityService, serveSocket } from "#common/csi/serve.ts";
 import { createLog } from "#common/log.ts";
 import { runMain, shutdownSignal } from "#common/process.ts";
+import { systemRandom } from "#common/random.ts";
 import packageJson from "../../package.json" with { type: "json" };
 import { PvGarbageCollector } from "./gc.ts";
 import { isInKubernetes, kubePvs } from "./kube_pvs.ts";
@@ -32,7 +33,10 @@ runMain(log, async () => {
     clock,
   });
   const collector = isInKubernetes(process.env)
-    ? new PvGarbageCollector({ rest, clock, log, source: await kubePvs({ clock, log }) })
+    ? new PvGarbageCollector({
+        ...{ rest, clock, random: systemRandom, log },
+        source: await kubePvs(process.env, { clock, random: systemRandom, log }),
+      })
     : null;
   if (!collector) log.info("not in Kubernetes: volumes are not collected");
   const controller = controllerService({

@@ -1,8 +1,9 @@
 /**
  * DiskPools and their events through the API server.
  *
- * Invariants: finalizer and status are server-side applied under one field manager, with the uid, so that a
- * resource that was deleted is never made again; the finalizer is taken off with the resourceVersion that was
+ * Invariants: finalizer and status are server-side applied with the uid, so that a resource that was deleted is never
+ * made again; each under a field manager of its own, because API servers before 1.22 do not tell an apply of the
+ * status from one of the rest, and would take the finalizer for given up; the finalizer is taken off with the resourceVersion that was
  * read; the same event is posted once in the life of an object.
  */
 import type { Clock } from "#common/clock.ts";
@@ -14,6 +15,7 @@ import type { Events, Resources } from "./ports.ts";
 import { API_VERSION, FINALIZER, identityOf, resourcePath } from "./resource.ts";
 
 const FIELD_MANAGER = "operator-diskpool";
+const STATUS_FIELD_MANAGER = "operator-diskpool-status";
 /** As published. */
 const REPORTER = "dsp-operator";
 /** Of an event's message; Kubernetes' own limit. */
@@ -41,7 +43,7 @@ export function kubeResources(client: KubeClient): Resources {
     report: (resource, status, signal) => {
       const body = { ...identityOf(resource), status };
       const path = `${resourcePath(resource)}/status`;
-      return client.apply(path, body, { fieldManager: FIELD_MANAGER, signal });
+      return client.apply(path, body, { fieldManager: STATUS_FIELD_MANAGER, signal });
     },
   };
 }
