@@ -23,9 +23,17 @@ export async function promtool(args: readonly string[], input = ""): Promise<str
   }
 }
 
-export function scratchFolder(t: Cleanup, name: string): string {
+/** Gone with the test, after whatever `end` stops there. */
+export function scratchFolder(
+  t: Cleanup,
+  name: string,
+  end: (folder: string) => Promise<unknown> = async () => {},
+): string {
   const folder = mkdtempSync(path.join(os.tmpdir(), `mayastor-${name}-`));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  t.after(async () => {
+    await end(folder);
+    rmSync(folder, { recursive: true, force: true });
+  });
   return folder;
 }
 
@@ -55,7 +63,8 @@ export class Prometheus {
     t: Cleanup,
     { targets, native }: { targets: readonly string[]; native: boolean },
   ): Promise<Prometheus> {
-    const folder = scratchFolder(t, "prometheus");
+    let stop = async () => {};
+    const folder = scratchFolder(t, "prometheus", () => stop());
     const config = path.join(folder, "prometheus.yml");
     writeFileSync(
       config,
@@ -78,10 +87,10 @@ export class Prometheus {
       log += chunk.toString();
     });
     const ended = new Promise((resolve) => child.once("close", resolve));
-    t.after(async () => {
+    stop = async () => {
       child.kill("SIGTERM");
       await ended;
-    });
+    };
     const server = new Prometheus(`http://${listen}`);
     await until(
       "Prometheus answers",
