@@ -6,7 +6,7 @@
  */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, mkdtemp, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { execa } from "execa";
 
@@ -71,6 +71,51 @@ export interface ArchiveOptions {
   readonly rootfs: string;
   readonly config: ImageConfig;
   readonly archive: string;
+}
+
+interface Descriptor {
+  readonly digest: string;
+  readonly annotations?: Readonly<Record<string, string>>;
+}
+
+/**
+ * One docker-archive of several images in an OCI layout whose layers are not compressed; a layer that images share is
+ * in it once.
+ */
+export async function writeMergedArchive({
+  layout,
+  images,
+  archive,
+}: {
+  readonly layout: string;
+  /** `name` is the image's reference within the layout. */
+  readonly images: readonly { readonly name: string; readonly reference: string }[];
+  readonly archive: string;
+}): Promise<void> {
+  const blob = ({ digest }: Descriptor) => path.join(layout, "blobs", digest.replace(":", "/"));
+  const read = async (file: string): Promise<unknown> => JSON.parse(await readFile(file, "utf8"));
+  // Written by the builder a moment ago, by the image specification.
+  const index = (await read(path.join(layout, "index.json"))) as { manifests: Descriptor[] };
+  const files = new Set<string>();
+  const use = async (from: Descriptor, suffix: string): Promise<string> => {
+    const name = `${from.digest.replace("sha256:", "")}${suffix}`;
+    if (!files.has(name)) await rename(blob(from), path.join(layout, name));
+    files.add(name);
+    return name;
+  };
+  const manifest: unknown[] = [];
+  for (const { name, reference } of images) {
+    const wanted = index.manifests.find(
+      ({ annotations }) => annotations?.["org.opencontainers.image.ref.name"] === name,
+    );
+    if (wanted === undefined) throw new Error(`Cannot export ${name}: it is not in ${layout}`);
+    const found = (await read(blob(wanted))) as { config: Descriptor; layers: Descriptor[] };
+    const Layers: string[] = [];
+    for (const layer of found.layers) Layers.push(await use(layer, ".tar"));
+    manifest.push({ Config: await use(found.config, ".json"), RepoTags: [reference], Layers });
+  }
+  await writeFile(path.join(layout, "manifest.json"), JSON.stringify(manifest));
+  await pack(layout, ["manifest.json", ...[...files].sort()], archive);
 }
 
 /** Writes the archive beside its place and moves it there when it is whole. */

@@ -1,5 +1,5 @@
-// The process that keeps a pod's namespaces: waits for a signal to end, and collects children that end before
-// it, because it may be process 1 of a shared PID namespace.
+// The process that keeps a pod's namespaces: waits for a signal to end, and collects children that
+// end before it, because it may be process 1 of a shared PID namespace.
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
