@@ -64,6 +64,15 @@ export interface KubeClusterOptions {
   readonly nodeMonitorGraceSeconds?: number;
 }
 
+interface NodeList {
+  readonly items: readonly {
+    readonly metadata: { readonly name: string };
+    readonly status: {
+      readonly conditions?: readonly { readonly type: string; readonly status: string }[];
+    };
+  }[];
+}
+
 export class KubeCluster {
   readonly folder: string;
   readonly controlPlane: ControlPlane;
@@ -211,11 +220,14 @@ export class KubeCluster {
 
   /** The condition Ready of each node: `True`, `False`, `Unknown`, or `absent`. */
   async readiness(): Promise<ReadonlyMap<string, string>> {
-    const columns =
-      'jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status}{"\\n"}{end}';
-    const lines = (await this.controlPlane.kubectl(["get", "nodes", "-o", columns])).split("\n");
+    const list = (await this.controlPlane.client.get("/api/v1/nodes", {
+      signal: AbortSignal.timeout(10_000),
+    })) as NodeList; // the API server's own schema
     const seen = new Map(
-      lines.map((line) => line.split(" ")).map(([name = "", status = ""]) => [name, status]),
+      list.items.map(({ metadata, status }) => [
+        metadata.name,
+        status.conditions?.find(({ type }) => type === "Ready")?.status ?? "absent",
+      ]),
     );
     return new Map(this.nodes.map(({ name }) => [name, seen.get(name) ?? "absent"]));
   }

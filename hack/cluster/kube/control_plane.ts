@@ -10,11 +10,14 @@
  */
 import { randomBytes } from "node:crypto";
 import { existsSync, writeFileSync } from "node:fs";
+import { get } from "node:https";
 import path from "node:path";
+import { KubeClient } from "#common/kubernetes/client.ts";
+import type { Credentials } from "#common/kubernetes/connection.ts";
 import { freePort, until } from "../local.ts";
 import { ProcessTable } from "../process.ts";
 import { ensureKubeBinaries, type KubeBinaries } from "./binaries.ts";
-import { type Issued, kubeconfig, Pki } from "./pki.ts";
+import { type Issued, kubeconfig, Pki, readKubeconfig } from "./pki.ts";
 import { type RunOptions, run } from "./run.ts";
 import { claim, clear, clearStale, stopOnSignal } from "./state.ts";
 
@@ -22,7 +25,8 @@ const SERVICE_CIDR = "10.96.0.0/16";
 const API_SERVICE_IP = "10.96.0.1";
 /** The API server ends within this after SIGTERM, with watches open or not. */
 const STOP_GRACE_MS = 3000;
-const READY_SECONDS = 120;
+const READY_SECONDS = 180;
+const PROBE_MS = 5000;
 
 /** Where the pieces run. */
 export interface Place {
@@ -56,6 +60,20 @@ export interface ControlPlaneOptions {
   readonly processes?: ProcessTable;
 }
 
+type Tls = Omit<Credentials, "headers">;
+
+/** Asks once; any failure is a no. Cheaper than a kubectl, which would slow down what it waits for. */
+function answersOk(url: string, tls: Tls): Promise<boolean> {
+  return new Promise((resolve) => {
+    const request = get(url, { ...tls, agent: false, timeout: PROBE_MS }, (response) => {
+      response.resume();
+      resolve(response.statusCode === 200);
+    });
+    request.once("timeout", () => request.destroy());
+    request.once("error", () => resolve(false));
+  });
+}
+
 const USERS = {
   admin: { commonName: "admin", organization: "system:masters" },
   "controller-manager": { commonName: "system:kube-controller-manager" },
@@ -71,6 +89,7 @@ export class ControlPlane {
   readonly kubeconfig: string;
   readonly #options: ControlPlaneOptions;
   readonly #certificates = new Map<string, Issued>();
+  #client: KubeClient | null = null;
   #forget: () => void = () => {};
 
   private constructor(
@@ -88,6 +107,12 @@ export class ControlPlane {
   /** `https://address:port` of the API server. */
   get server(): string {
     return `https://${this.place.address}:${this.place.ports.api}`;
+  }
+
+  /** The API as the cluster administrator; quicker than a kubectl for each request. */
+  get client(): KubeClient {
+    this.#client ??= new KubeClient(readKubeconfig(this.kubeconfig));
+    return this.#client;
   }
 
   /** For tests that look into etcd or write to it; answers on loopback only. */
@@ -249,10 +274,9 @@ export class ControlPlane {
       `--service-cluster-ip-range=${SERVICE_CIDR}`,
       ...(this.#options.apiServerArgs ?? []),
     ]);
-    await this.#untilAnswers(
-      "apiserver",
-      async () => (await this.kubectl(["get", "--raw", "/readyz"])) === "ok",
-    );
+    const { server, credentials } = readKubeconfig(this.kubeconfig);
+    const { headers: _none, ...tls } = await credentials(); // a certificate, no token
+    await this.#untilAnswers("apiserver", () => answersOk(`${server}/readyz`, tls));
   }
 
   /** Ends the API server; etcd keeps what it holds. */
@@ -295,7 +319,9 @@ export class ControlPlane {
       `--secure-port=${place.ports.scheduler}`,
     ]);
     await this.#untilAnswers("controller-manager", async () => {
-      await this.kubectl(["get", "serviceaccount", "default", "--namespace", "default"]);
+      await this.client.get("/api/v1/namespaces/default/serviceaccounts/default", {
+        signal: AbortSignal.timeout(5000),
+      });
       return true;
     });
     await this.#untilAnswers("scheduler", async () => true);
