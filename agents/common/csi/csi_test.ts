@@ -1,7 +1,18 @@
 import assert from "node:assert/strict";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
 import { test } from "node:test";
-import { parseFileSystem, parseNodeSelector, uint32Parameter, uuidOfVolumeName } from "./driver.ts";
+import { Client, credentials } from "@grpc/grpc-js";
+import {
+  DRIVER_NAME,
+  parseFileSystem,
+  parseNodeSelector,
+  uint32Parameter,
+  uuidOfVolumeName,
+} from "./driver.ts";
 import { Limiter, VolumeGuard } from "./guard.ts";
+import { identityService, serveSocket } from "./serve.ts";
 
 test("parseNodeSelector() reads pairs and refuses a key given twice", () => {
   assert.deepEqual(parseNodeSelector("a/b=c,d=e"), { "a/b": "c", d: "e" });
@@ -70,4 +81,35 @@ test("Limiter never runs more than its limit, and starts the others in order", a
   );
   assert.equal(most, 2);
   assert.deepEqual(order, [1, 2, 3, 4, 5]);
+});
+
+test("serveSocket() answers clients of every age, and takes its socket away", async (t) => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "mayastor-csi-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const socket = path.join(folder, "csi.sock");
+  const server = await serveSocket(socket, [
+    identityService({ version: "1", isReady: async () => true }),
+  ]);
+  // Kubelets before 1.30 send the socket's path, as does what was built with the same gRPC.
+  for (const authority of [
+    "localhost",
+    "/var/lib/kubelet/plugins/x/csi.sock",
+    "unix:///csi/csi.sock",
+  ]) {
+    const options = { "grpc.default_authority": authority };
+    const client = new Client(`unix:${socket}`, credentials.createInsecure(), options);
+    const asIs = (bytes: Buffer): Buffer => bytes;
+    for (let call = 0; call < 3; call++) {
+      const reply = await new Promise<string>((resolve, reject) => {
+        const method = "/csi.v1.Identity/GetPluginInfo";
+        client.makeUnaryRequest(method, asIs, asIs, Buffer.alloc(0), (error, value) =>
+          error ? reject(error) : resolve(String(value)),
+        );
+      });
+      assert.ok(reply.includes(DRIVER_NAME), authority);
+    }
+    client.close();
+  }
+  await server.close();
+  assert.ok(!existsSync(socket));
 });

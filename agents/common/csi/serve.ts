@@ -8,7 +8,7 @@ import { chmod, lstat, mkdir, rm } from "node:fs/promises";
 import path from "node:path";
 import { errorMessage, SvcError } from "../errors.ts";
 import { Identity, PluginCapability_Service_Type } from "../proto/generated/csi/v1/csi_pb.ts";
-import { type GrpcServer, type GrpcService, makeService, startServer } from "../rpc/grpc.ts";
+import { type GrpcServer, type GrpcService, makeService, startSocketServer } from "../rpc/grpc.ts";
 import { DRIVER_NAME } from "./driver.ts";
 
 /** `isReady` false: what the plugin depends on cannot be reached. */
@@ -51,11 +51,11 @@ async function removeStaleSocket(file: string): Promise<void> {
 export async function serveSocket(
   file: string,
   services: readonly GrpcService[],
-): Promise<GrpcServer> {
+): Promise<Omit<GrpcServer, "port">> {
   try {
     await mkdir(path.dirname(file), { recursive: true });
     await removeStaleSocket(file);
-    const server = await startServer(`unix:${path.resolve(file)}`, services);
+    const server = await startSocketServer(path.resolve(file), services);
     await chmod(file, 0o777);
     return server;
   } catch (error) {

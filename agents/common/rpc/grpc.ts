@@ -6,6 +6,7 @@
  * AbortSignal; a handler gets a signal that is aborted when its caller is gone or the deadline has
  * passed; failures are SvcError on both sides (rpc/grpc_status.ts). Unary calls only.
  */
+import { createServer, type Socket } from "node:net";
 import {
   type DescMessage,
   type DescMethod,
@@ -33,6 +34,7 @@ import {
 } from "@grpc/grpc-js";
 import { type Clock, systemClock } from "../clock.ts";
 import { SvcError } from "../errors.ts";
+import { tolerantConnection } from "./authority.ts";
 import { fromGrpcFailure, toGrpcFailure } from "./grpc_status.ts";
 
 /** Lists of thousands of replicas fit; a runaway peer does not. */
@@ -149,6 +151,30 @@ export type GrpcServer = {
 
 export type Tls = { readonly ca: Buffer; readonly cert: Buffer; readonly key: Buffer };
 
+function makeServer(services: readonly GrpcService[]): Server {
+  const options: ServerOptions = {
+    "grpc.max_receive_message_length": MESSAGE_BYTES_MAX,
+    "grpc.max_send_message_length": MESSAGE_BYTES_MAX,
+  };
+  const server = new Server(options);
+  for (const { definition, implementation } of services) {
+    server.addService(definition, implementation);
+  }
+  return server;
+}
+
+async function drain(server: Server, clock: Clock): Promise<void> {
+  const timer = new AbortController();
+  const drained = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
+  const late = clock.sleep(SERVER_DRAIN_MS, timer.signal).then(
+    () => server.forceShutdown(),
+    () => {}, // drained in time
+  );
+  await drained;
+  timer.abort();
+  await late;
+}
+
 /**
  * Serves `services` on `address` (`ip:port`), plaintext HTTP/2 unless `tls` is given (then mutual).
  * @throws {SvcError} `unavailable` when the address cannot be bound
@@ -158,14 +184,7 @@ export async function startServer(
   services: readonly GrpcService[],
   { tls = null, clock = systemClock }: { tls?: Tls | null; clock?: Clock } = {},
 ): Promise<GrpcServer> {
-  const options: ServerOptions = {
-    "grpc.max_receive_message_length": MESSAGE_BYTES_MAX,
-    "grpc.max_send_message_length": MESSAGE_BYTES_MAX,
-  };
-  const server = new Server(options);
-  for (const { definition, implementation } of services) {
-    server.addService(definition, implementation);
-  }
+  const server = makeServer(services);
   const serverCredentials = tls
     ? ServerCredentials.createSsl(tls.ca, [{ private_key: tls.key, cert_chain: tls.cert }], true)
     : ServerCredentials.createInsecure();
@@ -176,18 +195,45 @@ export async function startServer(
       reject(new SvcError("unavailable", message, { cause: error }));
     });
   });
+  return { port, close: () => drain(server, clock) };
+}
+
+/**
+ * Serves `services` on a unix socket, also to old clients that send its path as their authority (see authority.ts).
+ * The socket file goes with close().
+ * @throws {SvcError} `unavailable` when the socket cannot be made
+ */
+export async function startSocketServer(
+  file: string,
+  services: readonly GrpcService[],
+  { clock = systemClock }: { clock?: Clock } = {},
+): Promise<Omit<GrpcServer, "port">> {
+  const server = makeServer(services);
+  const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+  const open = new Set<Socket>();
+  const listener = createServer((socket) => {
+    open.add(socket);
+    socket.once("close", () => open.delete(socket));
+    injector.injectConnection(tolerantConnection(socket));
+  });
+  await new Promise<void>((resolve, reject) => {
+    const failed = (error: Error) => {
+      const message = `Cannot serve gRPC on ${file}: ${error.message}`;
+      reject(new SvcError("unavailable", message, { cause: error }));
+    };
+    listener.once("error", failed);
+    listener.listen(file, () => {
+      listener.off("error", failed);
+      resolve();
+    });
+  });
   const close = async () => {
-    const timer = new AbortController();
-    const drained = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
-    const late = clock.sleep(SERVER_DRAIN_MS, timer.signal).then(
-      () => server.forceShutdown(),
-      () => {}, // drained in time
-    );
-    await drained;
-    timer.abort();
-    await late;
+    const closed = new Promise<void>((resolve) => listener.close(() => resolve()));
+    await drain(server, clock);
+    for (const socket of open) socket.destroy();
+    await closed;
   };
-  return { port, close };
+  return { close };
 }
 
 export type CallOptions = {

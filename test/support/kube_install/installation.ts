@@ -11,8 +11,8 @@ import path from "node:path";
 import { performance } from "node:perf_hooks";
 import { execa } from "execa";
 import type { Pool, Volume } from "#common/openapi/model.ts";
-import type { KubeCluster } from "../../../hack/cluster/kube/cluster.ts";
 import { until } from "../../../hack/cluster/local.ts";
+import type { ClusterUnderTest } from "./cluster_under_test.ts";
 import { diskPool, NAMESPACE } from "./documented.ts";
 
 const root = path.resolve(import.meta.dirname, "..", "..", "..");
@@ -51,13 +51,13 @@ export const isReady = ({ metadata, status }: Pod): boolean =>
 const componentOf = ({ metadata }: Pod): string => metadata.labels?.["app"] ?? metadata.name;
 
 export class Installation {
-  readonly cluster: KubeCluster;
+  readonly cluster: ClusterUnderTest;
   /** Where `cdk8s synth` has written the manifests. */
   readonly dist: string;
   readonly #folder: string;
   #applied = { atMs: 0, wall: 0 };
 
-  private constructor(cluster: KubeCluster, folder: string) {
+  private constructor(cluster: ClusterUnderTest, folder: string) {
     this.cluster = cluster;
     this.#folder = folder;
     this.dist = path.join(folder, "dist");
@@ -65,7 +65,7 @@ export class Installation {
 
   /** Writes the manifests as the documentation says. `values` are of the form name=value. */
   static async synth(
-    cluster: KubeCluster,
+    cluster: ClusterUnderTest,
     { profile, values }: { readonly profile: string; readonly values: readonly string[] },
   ): Promise<Installation> {
     const folder = mkdtempSync(path.join(os.tmpdir(), "mayastor-install-"));

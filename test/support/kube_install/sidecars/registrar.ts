@@ -7,8 +7,10 @@
  * Invariant: as the real one, it ends with an error when the kubelet refuses the driver, and removes its socket.
  */
 import { chmodSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
 import path from "node:path";
 import { Client, credentials, Server, ServerCredentials } from "@grpc/grpc-js";
+import { tolerantConnection } from "#common/rpc/authority.ts";
 import { parseFlags } from "./flags.ts";
 
 const REGISTRATION_DIR = "/registration";
@@ -140,10 +142,12 @@ async function main(): Promise<void> {
       },
     },
   );
+  // Kubelets of this age send the socket's path as authority.
+  const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+  const listener = createServer((peer) => injector.injectConnection(tolerantConnection(peer)));
   await new Promise<void>((resolve, reject) => {
-    server.bindAsync(`unix:${socket}`, ServerCredentials.createInsecure(), (error) =>
-      error ? reject(error) : resolve(),
-    );
+    listener.once("error", reject);
+    listener.listen(socket, resolve);
   });
   chmodSync(socket, 0o700);
   console.log(`Registration Server started at: ${socket}`);
