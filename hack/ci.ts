@@ -121,6 +121,18 @@ export const steps: readonly Step[] = [
     commands: [nodeTest("'test/e2e/**/*_test.ts'", "--test-concurrency=1")],
     minutesMax: 20,
   },
+  {
+    name: "images",
+    what: "container images from this checkout",
+    commands: ["tsx hack/images/main.ts"],
+    minutesMax: 30,
+  },
+  {
+    name: "kube",
+    what: "a real API server, and the installation on three real nodes",
+    commands: [nodeTest("'test/kube/**/*_test.ts'", "--test-concurrency=1")],
+    minutesMax: 40,
+  },
 ];
 
 interface Outcome {
