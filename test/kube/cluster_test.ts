@@ -12,7 +12,7 @@ import { KubeCluster, whyNoCluster } from "../../hack/cluster/kube/cluster.ts";
 import { ControlPlane } from "../../hack/cluster/kube/control_plane.ts";
 import { PAUSE_IMAGE } from "../../hack/cluster/kube/node_files.ts";
 import { type NamespaceKind, namespaceOf, run } from "../../hack/cluster/kube/run.ts";
-import { cgroupPrefix, cgroupsOf, clearStale } from "../../hack/cluster/kube/state.ts";
+import { cgroupPrefix, cgroupsOf, childrenOf, clearStale } from "../../hack/cluster/kube/state.ts";
 import { until } from "../../hack/cluster/local.ts";
 import { buildClusterImages } from "../../hack/images/thirdparty.ts";
 
@@ -224,9 +224,7 @@ describe("KubeCluster with three nodes", { skip }, () => {
     const { processes } = controlPlane;
     const inside = processes.names.map((name) => processes.pid(name) ?? 0);
     const kinds = ["net", "mnt", "pid"] as const;
-    const children = (pid: number) =>
-      readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ").map(Number);
-    const all = [...inside, ...inside.flatMap(children)].filter((pid) => pid > 0);
+    const all = [...inside, ...inside.flatMap(childrenOf)].filter((pid) => pid > 0);
     const namespaces = kinds.map((kind) => {
       const own = namespaceOf("self", kind);
       const found = all.map((pid) => namespaceOf(pid, kind)).filter((each) => each !== null);

@@ -23,7 +23,7 @@ import {
 } from "./node_files.ts";
 import { kubeconfig, type Pki } from "./pki.ts";
 import { type RunOptions, run } from "./run.ts";
-import { cgroupHierarchies, removeCgroups } from "./state.ts";
+import { cgroupHierarchies, childrenOf, endOfChildren, removeCgroups } from "./state.ts";
 
 export const DNS_SERVICE_IP = "10.96.0.10";
 const IMPORT_MS = 10 * 60_000;
@@ -175,10 +175,8 @@ export class KubeNode {
 
   #findInit(): number {
     const outer = this.#context.processes.pid(this.name);
-    const children =
-      outer === null ? "" : readFileSync(`/proc/${outer}/task/${outer}/children`, "utf8");
-    const init = Number(children.trim().split(" ")[0]);
-    if (!Number.isInteger(init) || init < 1)
+    const [init] = outer === null ? [] : childrenOf(outer);
+    if (init === undefined)
       throw new Error(`Cannot find the first process of ${this.name}: it has ended`);
     return init;
   }
@@ -250,10 +248,13 @@ export class KubeNode {
   async stop(): Promise<void> {
     const { processes, network } = this.#context;
     if (this.isRunning) await network.detach(this.name).catch(() => {}); // lost already with its namespace
+    const outer = processes.pid(this.name);
+    const ended = endOfChildren(outer === null ? [] : [outer]);
     await processes.end(this.name, "SIGKILL");
     for (const name of ["proxy", "kubelet", "containerd"]) {
       await processes.end(this.#program(name), "SIGKILL");
     }
+    await ended();
     this.#init = null;
     await removeCgroups((name) => name === this.#facts.cgroup);
   }

@@ -117,11 +117,42 @@ export async function removeCgroups(isOurs: (name: string) => boolean): Promise<
   );
 }
 
+/** Ids of a process's children; none when it has ended. */
+export function childrenOf(pid: number): number[] {
+  try {
+    const text = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
+    return text === "" ? [] : text.split(" ").map(Number);
+  } catch {
+    return []; // ended
+  }
+}
+
+/**
+ * Waits for the children of recorded processes, which are killed with these. The first process of a process
+ * namespace is among them: the kernel lets it end only after everything else in there has.
+ */
+export function endOfChildren(pids: readonly number[]): () => Promise<void> {
+  const children = pids
+    .flatMap(childrenOf)
+    .map((pid) => ({ pid, ticks: startTicks(pid) }))
+    .filter(({ ticks }) => ticks !== null);
+  return async () => {
+    await until(
+      "the killed processes to end",
+      async () => children.every(({ pid, ticks }) => startTicks(pid) !== ticks),
+      { seconds: 60, everyMs: 20 },
+    );
+  };
+}
+
 /** Ends whatever runs in this folder and removes all traces. */
 export async function clear(folder: string): Promise<void> {
   if (!existsSync(folder)) return;
   const table = new ProcessTable(folder);
+  const pids = table.names.map((name) => table.pid(name)).filter((pid) => pid !== null);
+  const ended = endOfChildren(pids);
   await table.endAll("SIGKILL");
+  await ended();
   const prefix = cgroupPrefix(folder);
   await removeCgroups((name) => name.startsWith(prefix));
   rmSync(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
