@@ -13,7 +13,7 @@ import {
   type NexusSpec,
   type NvmfConfig,
 } from "#common/types/nexus.ts";
-import { type Core, withRebuildSlot } from "../context.ts";
+import { type Core, deleteNexusInfo, withRebuildSlot } from "../context.ts";
 import type { NexusState } from "../engine/client.ts";
 
 export type CreateNexusRequest = {
@@ -232,13 +232,14 @@ export function shutdownNexus(core: Core, uuid: string): Promise<void> {
       failed = !isKind(error, "not-found");
       if (failed) log.warn("nexus cannot be shut down", { "nexus.uuid": uuid, error });
     }
+    const remember = async () => {
+      const status_info = { shutdown_failed: failed };
+      await specs.nexuses.update(uuid, (old) => ({ ...old, status_info }));
+    };
+    // A crash in between must not leave a nexus that may be at work as one that is surely not.
+    if (failed) await remember();
     await specs.nexuses.commit(uuid);
-    if (failed !== spec.status_info.shutdown_failed) {
-      await specs.nexuses.update(uuid, (old) => ({
-        ...old,
-        status_info: { shutdown_failed: failed },
-      }));
-    }
+    if (!failed && spec.status_info.shutdown_failed) await remember();
     log.info("nexus shut down", { "nexus.uuid": uuid, "node.id": spec.node, failed });
   });
 }
@@ -263,6 +264,11 @@ export async function destroyNexusHeld(core: Core, uuid: string): Promise<void> 
   await specs.nexuses.carryOut(uuid, "Destroy", destroy, { destroys: true });
   registry.dropNexus(spec.node, uuid);
   log.info("nexus destroyed", { "nexus.uuid": uuid, "node.id": spec.node });
+  if (spec.owner !== null && specs.volumes.find(spec.owner)) return; // its volume may want to read it
+  // Its engine has just written its NexusInfo once more, and nobody will ever read it.
+  await deleteNexusInfo(core, { volume: spec.owner, nexus: uuid }).catch((error: unknown) => {
+    log.warn("NexusInfo of a destroyed nexus stays", { "nexus.uuid": uuid, error });
+  });
 }
 
 /** Destroys a nexus now, or leaves that to garbage collection: its spec stays Deleting. */

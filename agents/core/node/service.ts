@@ -81,7 +81,7 @@ export class NodeService {
 
   /** An engine says that it is there. @throws {SvcError} `invalid-argument`, `failed-persist` */
   async register(registration: Registration): Promise<void> {
-    const { specs, registry, log } = this.#core;
+    const { registry, log } = this.#core;
     const id = parseNodeId(registration.id);
     const { endpoint, instanceUuid } = registration;
     if (!/^.+:\d+$/.test(endpoint)) {

@@ -53,7 +53,13 @@ export async function reconcileNexus(core: Core, volume: VolumeSpec): Promise<Ou
   const { specs, registry } = core;
   if (!volume.target?.active || volume.operation) return "idle";
   const nexus = specs.nexuses.find(volume.target.nexus);
-  if (!nexus || nexus.operation || specs.nexuses.phase(nexus) !== "Created") return "idle";
+  if (!nexus) {
+    // Only unpublishing destroys a target's nexus: one that could not reach the engine then is finished now.
+    await specs.volumes.carryOut(volume.uuid, "Unpublish", async () => {});
+    core.log.info("volume unpublished: its target is gone", { "volume.uuid": volume.uuid });
+    return "busy";
+  }
+  if (nexus.operation || specs.nexuses.phase(nexus) !== "Created") return "idle";
   const step = nextNexusStep({
     wantedShare: volume.target.protocol !== null,
     shutdown: isShutdown(nexus),

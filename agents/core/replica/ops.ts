@@ -136,6 +136,23 @@ export function destroyReplica(core: Core, uuid: string): Promise<void> {
   return core.guards.run(`replica/${uuid}`, () => destroyReplicaHeld(core, uuid));
 }
 
+/**
+ * An engine that has just restarted knows no replica at all: one is gone only when its pool is there without it.
+ * @throws {SvcError} `failed-precondition`
+ */
+async function checkGone(
+  engine: EngineClient,
+  { uuid, pool }: { readonly uuid: string; readonly pool: string },
+): Promise<void> {
+  const { pools, replicas } = await engine.load();
+  const loaded = pools.some((state) => state.id === pool);
+  if (loaded && !replicas.some((state) => state.uuid === uuid)) return;
+  throw new SvcError(
+    "failed-precondition",
+    `Cannot destroy replica ${uuid}: pool ${pool} is being loaded; it is tried again`,
+  );
+}
+
 /** For callers that hold the replica's guard. */
 export async function destroyReplicaHeld(core: Core, uuid: string): Promise<void> {
   const { specs, registry, log } = core;
@@ -155,6 +172,7 @@ export async function destroyReplicaHeld(core: Core, uuid: string): Promise<void
       await engine.destroyReplica({ uuid, pool });
     } catch (error) {
       if (!isKind(error, "not-found")) throw error;
+      await checkGone(engine, { uuid, pool });
     }
   };
   if (spec.operation) await specs.replicas.condemn(uuid);

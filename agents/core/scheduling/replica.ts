@@ -28,7 +28,7 @@ export type NexusRequest = {
   readonly size: number;
   readonly replicaCount: number;
   readonly info: NexusInfo | null;
-  /** Nodes of nexuses whose shutdown failed: they may still write to their local replica. */
+  /** Nodes of earlier nexuses that may still write to their local replica. */
   readonly suspectNodes: readonly string[];
 };
 

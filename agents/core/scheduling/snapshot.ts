@@ -26,6 +26,20 @@ export function nexusesOfVolume(core: Core, volume: string): NexusSpec[] {
   return core.specs.nexuses.all().filter((spec) => spec.owner === volume);
 }
 
+/**
+ * Nodes where an earlier nexus of the volume may still be at work: its shutdown failed, or it is to be destroyed and
+ * was not so far. Reservations keep it from replicas on other nodes but not from the one on its own.
+ */
+export function suspectNodes(core: Core, volume: VolumeSpec): string[] {
+  const present = volume.target?.active ? volume.target.nexus : null;
+  return nexusesOfVolume(core, volume.uuid)
+    .filter(
+      (nexus) =>
+        nexus.status_info.shutdown_failed || (nexus.uuid !== present && !isShutdown(nexus)),
+    )
+    .map((nexus) => nexus.node);
+}
+
 export function nodeOfReplica(core: Core, spec: ReplicaSpec): string | null {
   return (
     core.specs.pools.find(poolOf(spec))?.node ?? core.registry.replica(spec.uuid)?.node ?? null

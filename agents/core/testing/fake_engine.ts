@@ -19,6 +19,7 @@ import type {
   ReplicaState,
 } from "../engine/client.ts";
 import { replicaOfUri } from "../scheduling/snapshot.ts";
+import { FakeData } from "./fake_data.ts";
 
 const GIB = 2 ** 30;
 
@@ -30,6 +31,8 @@ type FakeChild = {
   progress: number | null;
   faultedAtMs: number | null;
   hasIoLog: boolean;
+  /** Blocks written since it faulted: what a partial rebuild copies. */
+  missed: Set<number>;
 };
 type FakeNexus = {
   request: CreateNexus;
@@ -54,6 +57,10 @@ export class FakeEngine {
   readonly nexuses = new Map<string, FakeNexus>();
   instanceUuid: string;
   alive = true;
+  /** agent-core's calls get through; its nexuses and replicas work either way. */
+  reachable = true;
+  /** Its link to the other engines. */
+  linked = true;
   #starts = 0;
 
   constructor(cluster: FakeCluster, index: number) {
@@ -77,8 +84,13 @@ export class FakeEngine {
     this.instanceUuid = this.#nextInstance();
   }
 
-  replicaIsUp(uuid: string): boolean {
-    return this.alive && [...this.pools.values()].some((disk) => disk.replicas.has(uuid));
+  replica(uuid: string): ReplicaState | undefined {
+    if (!this.alive) return undefined;
+    for (const disk of this.pools.values()) {
+      const replica = disk.replicas.get(uuid);
+      if (replica) return replica;
+    }
+    return undefined;
   }
 
   #nextInstance(): string {
@@ -93,6 +105,7 @@ export class FakeCluster {
   readonly #nowMs: () => number;
   /** Every call that took effect, in order: `node name`. */
   readonly calls: string[] = [];
+  readonly data = new FakeData();
   fault: CallFault = () => "ok";
 
   constructor(options: {
@@ -129,6 +142,11 @@ export class FakeCluster {
     );
   }
 
+  /** The states of a node's nexuses, whoever can reach it. */
+  nexusesOn(engine: FakeEngine): NexusState[] {
+    return [...engine.nexuses.values()].map((nexus) => this.#nexusState(engine, nexus));
+  }
+
   /** All rebuilds finish, if their replicas are up. True when there were any. */
   async rebuildStep(): Promise<boolean> {
     let any = false;
@@ -136,7 +154,11 @@ export class FakeCluster {
       for (const nexus of engine.nexuses.values()) {
         const rebuilding = nexus.children.filter((child) => child.progress !== null);
         for (const child of rebuilding) {
-          if (!this.#isUp(child.uri)) continue;
+          const source = nexus.children.find((other) => other.status === "Online");
+          if (!source || !this.#isUp(engine, child.uri)) continue;
+          const only = child.hasIoLog ? child.missed : null;
+          this.data.copy(replicaOf(source), replicaOf(child), only);
+          child.missed = new Set();
           child.status = "Online";
           child.reason = "None";
           child.progress = null;
@@ -155,15 +177,48 @@ export class FakeCluster {
   async faultStep(): Promise<void> {
     for (const engine of this.engines) {
       if (!engine.alive) continue;
-      for (const nexus of engine.nexuses.values()) await this.#faultDead(nexus);
+      for (const nexus of engine.nexuses.values()) await this.#faultDead(engine, nexus);
     }
   }
 
-  async #faultDead(nexus: FakeNexus): Promise<void> {
+  /**
+   * One write through a nexus, as its client would: true when it was acknowledged. `dies`: its engine is killed when
+   * some of the children have it.
+   */
+  async write(
+    engine: FakeEngine,
+    uuid: string,
+    { block, value, dies = false }: { block: number; value: number; dies?: boolean },
+  ): Promise<boolean> {
+    const nexus = engine.nexuses.get(uuid);
+    if (!engine.alive || nexus?.status !== "open" || !nexus.shared) return false;
+    await this.#faultDead(engine, nexus);
+    if (nexus.status !== "open") return false;
+    const online = nexus.children.filter((child) => child.status === "Online");
+    for (const child of nexus.children) if (child.status === "Faulted") child.missed.add(block);
+    if (online.length === 0 || !online.every((child) => this.#isUp(engine, child.uri)))
+      return false;
+    const isFenced = (child: FakeChild) =>
+      child.uri.startsWith("nvmf") && !this.data.admits(replicaOf(child), uuid);
+    const fenced = nexus.children.some(isFenced);
+    const takes = dies ? online.slice(0, -1) : online;
+    const copies = nexus.children.filter((child) => child.progress !== null);
+    for (const child of [...takes, ...copies]) {
+      if (!isFenced(child)) this.data.write(replicaOf(child), block, value);
+    }
+    if (fenced) nexus.status = "shutdown"; // somebody newer has its children
+    if (dies) engine.kill();
+    return !fenced && !dies;
+  }
+
+  async #faultDead(engine: FakeEngine, nexus: FakeNexus): Promise<void> {
     if (nexus.status !== "open") return;
     let changed = false;
     for (const child of nexus.children) {
-      if (child.status === "Faulted" || this.#isUp(child.uri)) continue;
+      if (child.status === "Faulted" || this.#isUp(engine, child.uri)) continue;
+      // Never the last healthy child: it alone has the data.
+      const healthy = nexus.children.filter((other) => other.status === "Online");
+      if (healthy.length === 1 && healthy[0] === child) continue;
       child.hasIoLog = child.status === "Online";
       child.status = "Faulted";
       child.reason = "IoFailure";
@@ -171,14 +226,21 @@ export class FakeCluster {
       child.faultedAtMs = this.#nowMs();
       changed = true;
     }
-    // Never the last healthy child: its record stays, so that somebody knows where the data is.
-    if (changed && nexus.children.some((child) => child.status === "Online"))
+    if (!changed) return;
+    try {
       await this.#persist(nexus);
+    } catch {
+      nexus.status = "shutdown"; // what it cannot record it must not acknowledge
+    }
   }
 
-  #isUp(uri: string): boolean {
-    const replica = replicaOfUri(uri);
-    return replica !== null && this.engines.some((engine) => engine.replicaIsUp(replica));
+  /** Whether a nexus on `from` reaches the child: on its own node, or shared elsewhere over links that work. */
+  #isUp(from: FakeEngine, uri: string): boolean {
+    const uuid = replicaOfUri(uri) ?? "";
+    if (uri.startsWith("bdev")) return from.replica(uuid) !== undefined;
+    const home = this.engines.find((engine) => engine.replica(uuid) !== undefined);
+    if (home === undefined || home.replica(uuid)?.uri !== uri) return false;
+    return home === from || (home.linked && from.linked);
   }
 
   async #persist(nexus: FakeNexus, clean = false): Promise<void> {
@@ -193,11 +255,13 @@ export class FakeCluster {
     await Promise.resolve();
     const lost = () =>
       new SvcError("unavailable", `Cannot reach ${engine.node}: ${name} got no answer`);
-    if (!engine.alive) throw lost();
+    const { instanceUuid } = engine;
+    if (!engine.alive || !engine.reachable) throw lost();
     const fault = this.fault({ node: engine.node, name });
     const result = await work();
     this.calls.push(`${engine.node} ${name}`);
-    if (fault === "lost" || !engine.alive) throw lost();
+    const same = engine.alive && engine.instanceUuid === instanceUuid;
+    if (fault === "lost" || !same || !engine.reachable) throw lost();
     return result;
   }
 
@@ -313,11 +377,14 @@ export class FakeCluster {
             allowedHosts: [],
             status: "Online",
           };
+          this.data.create(uuid);
           return setReplica(disk, fresh, "none", []);
         }),
       destroyReplica: ({ uuid }) =>
         call("destroyReplica", () => {
-          replicaIn(uuid).disk.replicas.delete(uuid);
+          const { disk } = replicaIn(uuid);
+          this.data.destroy(uuid);
+          disk.replicas.delete(uuid);
         }),
       shareReplica: ({ uuid, allowedHosts }) =>
         call("shareReplica", () => {
@@ -333,7 +400,7 @@ export class FakeCluster {
         call("createNexus", async () => {
           if (engine.nexuses.has(request.uuid))
             throw new SvcError("already-exists", "nexus exists");
-          const dead = request.children.find((uri) => !this.#isUp(uri));
+          const dead = request.children.find((uri) => !this.#isUp(engine, uri));
           if (dead !== undefined || request.children.length === 0) {
             throw new SvcError("invalid-argument", `cannot open child ${dead ?? ""}`);
           }
@@ -344,6 +411,11 @@ export class FakeCluster {
             allowedHosts: [],
             children: request.children.map((uri) => newChild(uri, "Online")),
           };
+          const named = (other: FakeNexus) => other.request.name === request.name;
+          if ([...engine.nexuses.values()].some(named)) {
+            throw new SvcError("already-exists", `a nexus of the name ${request.name} exists`);
+          }
+          for (const child of nexus.children) this.data.reserve(replicaOf(child), request.uuid);
           await this.#persist(nexus);
           engine.nexuses.set(request.uuid, nexus);
           return state(nexus);
@@ -376,8 +448,11 @@ export class FakeCluster {
       addChild: ({ nexus: uuid, uri }) =>
         call("addChild", async () => {
           const nexus = nexusOf(uuid);
-          if (!this.#isUp(uri)) throw new SvcError("invalid-argument", `cannot open child ${uri}`);
+          if (!this.#isUp(engine, uri)) {
+            throw new SvcError("invalid-argument", `cannot open child ${uri}`);
+          }
           const child = newChild(uri, "Degraded");
+          this.data.reserve(replicaOf(child), uuid);
           nexus.children.push({ ...child, reason: "OutOfSync", progress: 0 });
           await this.#persist(nexus);
           return state(nexus);
@@ -398,7 +473,11 @@ export class FakeCluster {
           const nexus = nexusOf(uuid);
           const child = nexus.children.find((known) => known.uri === uri);
           if (!child) throw new SvcError("not-found", "child not found");
-          if (!this.#isUp(uri)) throw new SvcError("invalid-argument", "cannot open child");
+          if (!this.#isUp(engine, uri)) {
+            throw new SvcError("invalid-argument", "cannot open child");
+          }
+          if (child.status !== "Faulted") return state(nexus);
+          this.data.reserve(replicaOf(child), uuid);
           child.status = "Degraded";
           child.reason = "OutOfSync";
           child.progress = 50;
@@ -418,7 +497,10 @@ export class FakeCluster {
       node: engine.node,
       size: request.size,
       status: nexus.status === "shutdown" ? "Shutdown" : open,
-      children: children.map(({ progress, ...child }) => ({ ...child, rebuildProgress: progress })),
+      children: children.map(({ progress, missed: _, ...child }) => ({
+        ...child,
+        rebuildProgress: progress,
+      })),
       deviceUri: shared ? `nvmf://${engine.ip}:4421/nqn.2019-05.io.openebs:${request.name}` : "",
       share: shared ? "nvmf" : "none",
       rebuilds: children.filter((child) => child.progress !== null).length,
@@ -427,6 +509,11 @@ export class FakeCluster {
   }
 }
 
+function replicaOf(child: FakeChild): string {
+  return replicaOfUri(child.uri) ?? "";
+}
+
 function newChild(uri: string, status: "Online" | "Degraded"): FakeChild {
-  return { uri, status, reason: "None", progress: null, faultedAtMs: null, hasIoLog: false };
+  const none = { progress: null, faultedAtMs: null, hasIoLog: false };
+  return { uri, status, reason: "None", ...none, missed: new Set() };
 }

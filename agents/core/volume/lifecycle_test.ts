@@ -180,8 +180,10 @@ describe("a volume", () => {
     await rig.publish(V1, "node-1");
     rig.cluster.engine("node-3").kill();
     await rig.look();
+    rig.cluster.engine("node-1").reachable = false; // its engine writes the record once more when it can be asked
     await call(rig.api, "DestroyVolume", { volume: V1 });
     await assert.rejects(rig.volume(V1), { kind: "not-found" });
+    rig.cluster.engine("node-1").reachable = true;
     rig.cluster.engine("node-3").restart();
     await rig.settle();
     assert.deepEqual(rig.core.specs.replicas.all(), []);
@@ -190,6 +192,116 @@ describe("a volume", () => {
       "/openebs.io/mayastor/apis/v0/clusters/test-cluster/namespaces/mayastor/volume/",
     );
     assert.deepEqual(left, []);
+    await rig.close();
+  });
+
+  test("DestroyVolume does not take an engine that has not loaded its pool yet for one without the replica", async () => {
+    const rig = await rigWithVolume();
+    rig.cluster.engine("node-3").restart(); // and nobody noticed so far
+    await call(rig.api, "DestroyVolume", { volume: V1 });
+    await rig.settle();
+    assert.deepEqual(rig.core.registry.replicas(), [], "nothing is left that nobody knows of");
+    await rig.close();
+  });
+
+  test("a target whose engine was away when it was unpublished is gone once the engine is back", async () => {
+    const rig = await rigWithVolume();
+    await rig.publish(V1, "node-1");
+    rig.cluster.engine("node-1").reachable = false;
+    const unpublish = call(rig.api, "UnpublishVolume", { volume: V1, force: false });
+    await assert.rejects(unpublish, { kind: "unavailable" });
+    rig.cluster.engine("node-1").reachable = true;
+    await rig.settle();
+    const { spec, state } = await rig.volume(V1);
+    assert.equal(spec.target, undefined, "not half published");
+    assert.equal(state.status, "Online");
+    await rig.publish(V1, "node-1");
+    await rig.close();
+  });
+
+  test("the replica beside an earlier target that may still be at work is not used", async () => {
+    const rig = await rigWithVolume();
+    await rig.publish(V1, "node-1");
+    const old = rig.cluster.engine("node-1");
+    old.reachable = false; // it serves on
+    await rig.look();
+    await call(rig.api, "UnpublishVolume", { volume: V1, force: true });
+    await rig.publish(V1, "node-2");
+    old.reachable = true;
+    rig.cluster.fault = ({ node, name }) => {
+      if (node === "node-1" && name === "destroyNexus") throw refused();
+      return "ok";
+    };
+    await rig.passes(4);
+    const lower = (await rig.volume(V1)).state.target?.children ?? [];
+    assert.equal(lower.length, 2);
+    assert.ok(!lower.some(({ uri }) => uri.includes("10.0.0.1")), "not while the old one is there");
+    rig.cluster.fault = () => "ok";
+    await rig.settle();
+    assert.equal((await rig.volume(V1)).state.status, "Online");
+    assert.equal(rig.cluster.openNexuses().length, 1);
+    await rig.close();
+  });
+
+  test("a switch-over that dies in the middle does not forget that the old target may be at work", async () => {
+    const rig = await rigWithVolume();
+    await rig.publish(V1, "node-1");
+    rig.cluster.engine("node-1").reachable = false;
+    await rig.look();
+    const request = {
+      volume: V1,
+      protocol: "nvmf",
+      reuseExisting: false,
+      frontendNode: "",
+    } as const;
+    rig.link.arm(null);
+    await call(rig.api, "RepublishVolume", request);
+    const writes = rig.link.log.filter((made) => made.startsWith("store")).length;
+    await rig.close();
+    for (let cut = 1; cut <= writes; cut++) {
+      const again = await rigWithVolume();
+      await again.publish(V1, "node-1");
+      again.cluster.engine("node-1").reachable = false;
+      await again.look();
+      again.link.arm({ call: cut, when: "after" });
+      await call(again.api, "RepublishVolume", request).catch(() => {}); // the crash
+      again.crashAgent();
+      await again.startAgent();
+      for (const nexus of again.core.specs.nexuses.all()) {
+        const shut = JSON.stringify(nexus.spec_status).includes("Shutdown");
+        if (!shut || nexus.node !== "node-1") continue;
+        assert.equal(nexus.status_info.shutdown_failed, true, `cut after call ${cut}`);
+      }
+      await again.close();
+    }
+  });
+
+  test("no replica is given up while the target that may need it cannot be seen", async () => {
+    const rig = await rigWithVolume();
+    await rig.publish(V1, "node-1");
+    rig.cluster.engine("node-1").reachable = false; // it serves on, perhaps from its own replica alone
+    await rig.look();
+    const fewer = call(rig.api, "SetVolumeReplicaCount", { volume: V1, replicas: 2 });
+    await assert.rejects(fewer, { kind: "failed-precondition" });
+    await rig.core.specs.volumes.update(V1, (spec) => ({ ...spec, num_replicas: 2 }));
+    await rig.passes(3);
+    assert.equal(rig.core.specs.replicas.all().length, 3);
+    await rig.close();
+  });
+
+  test("clean-up after a switch-over spares the present target, even one that was shut down", async () => {
+    const rig = await rigWithVolume({ replicas: 1 });
+    const { state } = await rig.publish(V1, "node-1");
+    const nexus = state.target?.uuid ?? "";
+    await rig.core.specs.nexuses.update(nexus, (spec) => ({
+      ...spec,
+      spec_status: { Created: "Shutdown" },
+    }));
+    await call(rig.api, "ShutdownVolumeTargets", { volume: V1 });
+    await rig.settle();
+    const after = await rig.volume(V1);
+    assert.equal(after.state.target?.uuid, nexus);
+    assert.equal(after.state.status, "Online");
     await rig.close();
   });
 

@@ -279,7 +279,10 @@ async function decrease(core: Core, spec: VolumeSpec, count: number): Promise<vo
   });
 }
 
-/** Destroys the shut-down nexuses that earlier switch-overs left, except those on `except`. */
+/**
+ * Destroys the shut-down nexuses that earlier switch-overs left, except those on `except`. The volume's present target
+ * stays even when a switch-over that stopped halfway shut it down: it is brought back.
+ */
 export function destroyShutdownTargets(
   core: Core,
   uuid: string,
@@ -287,8 +290,10 @@ export function destroyShutdownTargets(
 ): Promise<void> {
   core.specs.volumes.get(uuid);
   return core.guards.run(`volume/${uuid}`, async () => {
+    const target = core.specs.volumes.find(uuid)?.target;
+    const present = target?.active ? target.nexus : null;
     const old = nexusesOfVolume(core, uuid).filter(
-      (nexus) => isShutdown(nexus) && !except.includes(nexus.node),
+      (nexus) => isShutdown(nexus) && nexus.uuid !== present && !except.includes(nexus.node),
     );
     for (const nexus of old) await destroyNexusLazily(core, nexus.uuid);
   });

@@ -11,7 +11,7 @@ import { addChild, removeChild } from "../nexus/ops.ts";
 import { createReplica, destroyOrDisown, makeAccessible } from "../replica/ops.ts";
 import { explainPools, onDistinctNodes, type PoolItem, selectPools } from "../scheduling/pool.ts";
 import { type ReplicaItem, removalCandidate, sortForAttach } from "../scheduling/replica.ts";
-import { poolItems, replicaItems, replicaRequest } from "../scheduling/snapshot.ts";
+import { poolItems, replicaItems, replicaRequest, suspectNodes } from "../scheduling/snapshot.ts";
 
 /** Pools that may take further replicas, best first, one per node. @throws {SvcError} `resource-exhausted` */
 export function poolCandidates(
@@ -101,7 +101,9 @@ export async function planAttach(
 ): Promise<AttachPlan> {
   const info = await nexusInfoOf(core, { volume: volume.uuid, nexus: nexus.uuid });
   const items = replicaItems(core, volume);
-  const [best] = sortForAttach(items, { node: nexus.node, info });
+  const suspects = new Set(suspectNodes(core, volume));
+  const usable = items.filter((item) => !suspects.has(item.node));
+  const [best] = sortForAttach(usable, { node: nexus.node, info });
   if (!best) return null;
   const largest = Math.max(0, ...items.map((item) => item.allocated ?? 0));
   const growth = largest - (best.allocated ?? 0);
@@ -110,13 +112,15 @@ export async function planAttach(
   return { attach: best };
 }
 
-/** The replica to give up, or null when every one is needed. */
+/** The replica to give up, or null when every one is needed, or when nobody can say which ones are. */
 export async function planRemoval(
   core: Core,
   volume: VolumeSpec,
   wanted: number,
 ): Promise<ReplicaItem | null> {
   const target = volume.target;
+  // A target that cannot be seen may be serving from any of them, and alone from the one on its own node.
+  if (target?.active && !core.registry.nexus(target.nexus)) return null;
   const info = target
     ? await nexusInfoOf(core, { volume: volume.uuid, nexus: target.nexus })
     : null;

@@ -28,7 +28,7 @@ import {
 } from "../nexus/ops.ts";
 import { selectNodes } from "../scheduling/node.ts";
 import { type ReplicaItem, selectForNexus } from "../scheduling/replica.ts";
-import { nexusesOfVolume, nodeItems, replicaItems } from "../scheduling/snapshot.ts";
+import { nodeItems, replicaItems, suspectNodes } from "../scheduling/snapshot.ts";
 import { childFor } from "./replicas.ts";
 
 const CONTROLLER_IDS = 2;
@@ -78,13 +78,6 @@ function allowedHosts(core: Core, target: TargetConfig): string[] {
 export async function lastNexusInfo(core: Core, volume: VolumeSpec): Promise<NexusInfo | null> {
   const nexus = volume.target?.nexus ?? volume.last_nexus_id;
   return nexus === null ? null : await nexusInfoOf(core, { volume: volume.uuid, nexus });
-}
-
-/** Nodes whose nexus of this volume could not be shut down. */
-function suspectNodes(core: Core, volume: VolumeSpec): string[] {
-  return nexusesOfVolume(core, volume.uuid)
-    .filter((nexus) => nexus.status_info.shutdown_failed)
-    .map((nexus) => nexus.node);
 }
 
 /** @throws {SvcError} `failed-precondition` (VolumeNoReplicas) */
