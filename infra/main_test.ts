@@ -17,11 +17,16 @@ function folder(t: TestContext): string {
 }
 
 /** Runs main.ts as cdk8s does: its output folder comes by environment. */
-function synth(outdir: string, args: readonly string[] = [], env: NodeJS.ProcessEnv = {}) {
+function synth(
+  outdir: string,
+  args: readonly string[] = [],
+  env: NodeJS.ProcessEnv = {},
+  main: readonly string[] = ["--import", "tsx", "infra/main.ts"],
+) {
   return new Promise<{ code: number; stdout: string; stderr: string }>((resolve) => {
     const child = execFile(
       process.execPath,
-      ["--import", "tsx", "infra/main.ts", ...args],
+      [...main, ...args],
       { cwd: ROOT, env: { ...process.env, CDK8S_OUTDIR: outdir, ...env } },
       (_error, stdout, stderr) => resolve({ code: child.exitCode ?? -1, stdout, stderr }),
     );
@@ -39,6 +44,23 @@ test("main.ts writes one file for each chart, as synthesize() has them", async (
   for (const [name, objects] of wanted) {
     assert.equal(readFileSync(path.join(outdir, `${name}.k8s.yaml`), "utf8"), toText(objects));
   }
+});
+
+test("synth.ts, which cdk8s.yaml names, does what main.ts does", async (t) => {
+  const outdir = folder(t);
+  const config = readFileSync(path.join(ROOT, "cdk8s.yaml"), "utf8");
+  assert.match(config, /^app: node infra\/synth\.ts$/m);
+  const main = ["infra/synth.ts"];
+  const args = ["--profile=kind"];
+  assert.deepEqual(await synth(outdir, args, {}, main), { code: 0, stdout: "", stderr: "" });
+  const wanted = synthesize(makeInstall({ profile: "kind", version: ownVersion() }));
+  assert.equal(readdirSync(outdir).length, wanted.size);
+  for (const [name, objects] of wanted) {
+    assert.equal(readFileSync(path.join(outdir, `${name}.k8s.yaml`), "utf8"), toText(objects));
+  }
+  const failed = await synth(outdir, ["--profile=big"], {}, main);
+  assert.equal(failed.code, 1);
+  assert.match(failed.stderr, /^Cannot use --profile: .*\n$/);
 });
 
 test("main.ts takes a profile, values files and single values, and removes what is not wanted any more", async (t) => {

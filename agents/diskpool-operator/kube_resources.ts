@@ -3,8 +3,8 @@
  *
  * Invariants: finalizer and status are server-side applied with the uid, so that a resource that was deleted is never
  * made again; each under a field manager of its own, because API servers before 1.22 do not tell an apply of the
- * status from one of the rest, and would take the finalizer for given up; the finalizer is taken off with the resourceVersion that was
- * read; the same event is posted once in the life of an object.
+ * status from one of the rest, and would take the finalizer for given up; the finalizer is taken off with the
+ * resourceVersion that was read; the same event is posted once in the life of an object.
  */
 import type { Clock } from "#common/clock.ts";
 import { errorMessage, isKind } from "#common/errors.ts";

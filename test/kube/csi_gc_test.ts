@@ -102,7 +102,8 @@ describe("the volume garbage collector on a real API server", { concurrency: fal
   };
   const untilPhase = (uuid: string, phase: string) =>
     until(`${pvName(uuid)} ${phase}`, async () => (await phaseOf(uuid)) === phase, { seconds: 60 });
-  const volumes = async () => (await cluster.rest.volumes()).entries.map(({ spec }) => spec.uuid).sort();
+  const volumes = async () =>
+    (await cluster.rest.volumes()).entries.map(({ spec }) => spec.uuid).sort();
   const untilVolumes = async (wanted: readonly string[], seconds = 60) => {
     let seen: readonly string[] = [];
     try {
@@ -131,10 +132,7 @@ describe("the volume garbage collector on a real API server", { concurrency: fal
     for (const uuid of [orphan, ...kept]) await makeVolume(uuid);
     const [node] = cluster.nodes;
     assert.ok(node);
-    await cluster.rest.request(
-      "PUT",
-      `/volumes/${published}/target?protocol=nvmf&node=${node.name}`,
-    );
+    await cluster.rest.publish(published, node.name);
     await makePv(retained);
     await makePv(deletable, { policy: "Delete" });
     await makePv(byHand, { name: "static-volume" });
@@ -158,8 +156,8 @@ describe("the volume garbage collector on a real API server", { concurrency: fal
     );
     // Its PersistentVolume comes within the grace period, as a provisioner's does.
     await makeVolume(late);
-    await untilVolumes([...kept, late], ORPHAN_SEC);
     await makePv(late);
+    await untilVolumes([...kept, late], ORPHAN_SEC);
   });
 
   test("deletes the volume of a Retain-ed PersistentVolume that was deleted", async () => {

@@ -441,7 +441,7 @@ describe("rights on a real API server", { concurrency: false }, () => {
     }
     // Nobody speaks for another.
     const file = await plane.kubeconfigFor(namespace, `${release}-csi-controller`);
-    const { code, stderr } = await kubectl(plane, ["get", "nodes", "--as=admin"], {
+    const { code, stderr } = await kubectl(plane, ["get", "--raw", "/api/v1/nodes", "--as=admin"], {
       kubeconfig: file,
     });
     assert.equal(code, 1);
