@@ -132,8 +132,8 @@ void NexusCore::submit(Io* io) noexcept {
   }
   if (frozen_writes_ > 0) {
     frozen_queue_.push(io);
-  } else if (locked_out(*io)) {
-    waiting_.push(io);
+  } else if (locked_out(*io, UINT64_MAX)) {
+    wait_for_lock(io);
   } else {
     start_write(io);
   }
@@ -180,11 +180,30 @@ void NexusCore::read_done(Request* request, uint32_t slot, IoStatus status) noex
 
 // ---- Writes
 
-bool NexusCore::locked_out(const Io& io) const noexcept {
+// Does it meet a lock that came before it?
+bool NexusCore::locked_out(const Io& io, uint64_t arrival) const noexcept {
   for (const RangeLock::Part* part : locks_) {
-    if (part->lock->overlaps(io.offset, io.offset + io.length)) return true;
+    if (part->arrival < arrival && part->lock->overlaps(io.offset, io.offset + io.length)) {
+      return true;
+    }
   }
   return false;
+}
+
+void NexusCore::wait_for_lock(Io* io) noexcept {
+  io->scratch[0] = ++arrivals_;
+  waiting_.push(io);
+}
+
+// A write that came at `arrival` is over: the locks that came after it wait for one less.
+void NexusCore::give_way(uint64_t begin, uint64_t end, uint64_t arrival) noexcept {
+  for (RangeLock::Part* part : locks_) {
+    if (part->waiting == 0 || part->arrival < arrival) continue;
+    if (!part->lock->overlaps(begin, end)) continue;
+    if (--part->waiting == 0) {
+      reactor_.post([part] { part->core->lock_range(part); });
+    }
+  }
 }
 
 // Admits it: from here on it runs to its end. A flush (an empty range) overlaps nothing.
@@ -226,12 +245,8 @@ void NexusCore::leave_order(Request* request) noexcept {
     };
     core.reactor_.send(turn);
   }
-  for (RangeLock::Part* part : locks_) {
-    if (part->waiting == 0 || !part->lock->overlaps(request->begin, request->end)) continue;
-    if (--part->waiting == 0) {
-      reactor_.post([part] { part->core->lock_range(part); });
-    }
-  }
+  // Whoever was admitted came before every lock that it overlaps and that is not granted yet.
+  give_way(request->begin, request->end, 0);
 }
 
 void NexusCore::go_on(Request* request) noexcept {
@@ -376,10 +391,20 @@ void NexusCore::settle_held() noexcept {
   }
 }
 
-// A range was unlocked: those that still meet a locked one wait on.
+// A range was unlocked, or writes go on: those that still meet an earlier lock wait on. What comes
+// meanwhile goes to the end of the queue, behind the last one looked at.
 void NexusCore::retry_waiting() noexcept {
-  IoQueue retries = std::exchange(waiting_, IoQueue{});
-  while (!retries.empty()) submit(retries.pop());
+  if (frozen_writes_ > 0 || waiting_.empty()) return;
+  const Io* const last = waiting_.last;
+  for (bool more = true; more;) {
+    Io* io = waiting_.pop();
+    more = io != last;
+    if (locked_out(*io, io->scratch[0])) {
+      waiting_.push(io);
+    } else {
+      start_write(io);
+    }
+  }
 }
 
 void NexusCore::report(uint32_t slot, IoStatus status) noexcept {
@@ -565,6 +590,7 @@ void NexusCore::thaw(bool reads_too) {
   if (reads_too) --frozen_reads_;
   IoQueue queued = std::exchange(frozen_queue_, IoQueue{});
   while (!queued.empty()) submit(queued.pop());
+  retry_waiting();
 }
 
 Task<void> NexusCore::stop(IoStatus why, uint32_t authority) {
@@ -574,7 +600,11 @@ Task<void> NexusCore::stop(IoStatus why, uint32_t authority) {
   IoQueue queued = std::exchange(frozen_queue_, IoQueue{});
   IoQueue waiting = std::exchange(waiting_, IoQueue{});
   while (!queued.empty()) submit(queued.pop());
-  while (!waiting.empty()) submit(waiting.pop());
+  while (!waiting.empty()) {
+    Io* io = waiting.pop();
+    give_way(io->offset, io->offset + io->length, io->scratch[0]);
+    io->complete(stop_status_);
+  }
   settle_held();
   Task<void> drained = freeze(true);
   co_await drained;
@@ -615,11 +645,16 @@ RangeLock::Awaiter RangeLock::lock(uint64_t begin, uint64_t end) noexcept {
   end_ = end;
   broadcast([](Message* message) noexcept {
     auto* part = static_cast<Part*>(message);
-    part->core->locks_.push_back(part);
-    for (auto* request = part->core->landing_.first; request != nullptr; request = request->next) {
+    NexusCore& core = *part->core;
+    core.locks_.push_back(part);
+    part->arrival = ++core.arrivals_;
+    for (auto* request = core.landing_.first; request != nullptr; request = request->next) {
       if (part->lock->overlaps(request->begin, request->end)) ++part->waiting;
     }
-    if (part->waiting == 0) part->core->lock_range(part);
+    for (const Io* io = core.waiting_.first; io != nullptr; io = io->next) {
+      if (part->lock->overlaps(io->offset, io->offset + io->length)) ++part->waiting;
+    }
+    if (part->waiting == 0) core.lock_range(part);
   });
   return Awaiter{*this};
 }

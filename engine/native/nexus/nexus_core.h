@@ -36,7 +36,9 @@ struct Yield {
 };
 
 // Front-end writes stay out of [begin, end) on every core. Owned by a rebuild task on the home
-// reactor; lock() returns when the writes that were under way there have landed.
+// reactor; lock() returns when the writes that came before it have landed. First come, first served
+// on each core: a wide write waits for the locks that it met, not for all those of a long rebuild.
+// Locks come to all cores in one order, so a lock and a write never wait for each other.
 class RangeLock final {
  public:
   explicit RangeLock(const std::vector<std::unique_ptr<NexusCore>>& cores);
@@ -60,7 +62,8 @@ class RangeLock final {
   struct Part : Message {
     RangeLock* lock = nullptr;
     NexusCore* core = nullptr;
-    uint32_t waiting = 0;  // writes under way in the range, on that core
+    uint64_t arrival = 0;  // on that core
+    uint32_t waiting = 0;  // writes there that came before it and have not landed
   };
   void broadcast(void (*fn)(Message*) noexcept) noexcept;
   void answered() noexcept;  // home
@@ -146,7 +149,9 @@ class NexusCore final {
   void start_read(Io* io) noexcept;
   void try_read(Request* request) noexcept;
   void start_write(Io* io) noexcept;
-  [[nodiscard]] bool locked_out(const Io& io) const noexcept;
+  [[nodiscard]] bool locked_out(const Io& io, uint64_t arrival) const noexcept;
+  void wait_for_lock(Io* io) noexcept;
+  void give_way(uint64_t begin, uint64_t end, uint64_t arrival) noexcept;
   void fan_out(Request* request) noexcept;
   void leave_order(Request* request) noexcept;
   void go_on(Request* request) noexcept;
@@ -186,7 +191,8 @@ class NexusCore final {
   RequestList landing_;                                  // writes admitted, not landed
   RequestList held_;  // landed, waiting for a child to be recorded as unhealthy
   IoQueue frozen_queue_;
-  IoQueue waiting_;                      // writes that overlap a locked range
+  IoQueue waiting_;        // writes that overlap a locked range; their scratch[0]: the arrival
+  uint64_t arrivals_ = 0;  // of range locks and of writes that wait for them
   WriteOrder::Ticket* ready_ = nullptr;  // admitted writes whose turn has come
   WriteOrder::Ticket** ready_end_ = &ready_;
   bool running_ready_ = false;
