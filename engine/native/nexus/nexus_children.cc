@@ -298,6 +298,12 @@ Task<Result<void>> Nexus::online_child(ChildPtr child) {
   const bool partial = options_.partial_rebuild && child->ever_synced && !child->log->incomplete();
   if (last_healthy) {
     child->log->unmark(0, size_bytes_);  // it defines the data: the others differ from it
+    if (!kept_power) {
+      // Others may hold writes that it has lost, and nobody knows which.
+      for (const ChildPtr& other : children_) {
+        if (other != child) other->log->mark_everything();
+      }
+    }
   } else if (!partial) {
     child->log->mark_everything();
     child->log->set_complete();

@@ -40,6 +40,9 @@ Task<void> Nexus::refuse_on_cores(std::shared_ptr<Nexus> self, uint32_t slot) {
 void Nexus::on_device_removed(uint64_t child_id, IoStatus cause) {
   const ChildPtr child = find_child_id(child_id);
   if (child == nullptr || !child->is_open()) return;
+  // A device of this machine that went away may have lost what it held in its cache; of a remote
+  // one, the power cycle of its machine tells.
+  if (child->local() && child->device->has_volatile_cache()) child->log->set_incomplete();
   if (!child->synced || other_healthy_than(*child)) {
     begin_fault(child, fault_reason(cause));
     return;

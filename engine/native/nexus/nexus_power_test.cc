@@ -24,6 +24,7 @@ class RemoteDisk final : public Bdev {
   Task<Result<std::unique_ptr<Channel>>> open_channel() override { return disk_->open_channel(); }
   IoStats stats() const override { return disk_->stats(); }
   void reset_stats() noexcept override { disk_->reset_stats(); }
+  void vanish() { notify_removed(io_status::kHostPathError); }
 
  private:
   const std::string name_ = "remote-b";
@@ -31,6 +32,11 @@ class RemoteDisk final : public Bdev {
   const Uuid power_cycle_;
   const bool volatile_cache_;
 };
+
+constexpr const char* kRemoteUri = "nvmf://10.0.0.2:8420/nqn.test:b?uuid=";
+std::string remote_uri() {
+  return kRemoteUri + NexusRig::uuid_of("b");
+}
 
 struct Outcome {
   bool partial = false;
@@ -43,7 +49,7 @@ Outcome away_and_back(const Uuid& before, const Uuid& after, bool volatile_cache
   rig.add_device("a");
   rig.add_device("b");
   Uuid now = before;
-  const std::string uri = "nvmf://10.0.0.2:8420/nqn.test:b?uuid=" + NexusRig::uuid_of("b");
+  const std::string uri = remote_uri();
   rig.registry.add_scheme("nvmf", [&](std::string) -> Task<Result<std::shared_ptr<Bdev>>> {
     std::shared_ptr<Bdev> made =
         std::make_shared<RemoteDisk>(rig.registry.find("b"), now, volatile_cache);
@@ -83,6 +89,61 @@ TEST(NexusPower, AnUnknownPowerCycleIsRebuiltInFull) {
 
 TEST(NexusPower, WithoutAVolatileCacheTheLogIsEnough) {
   EXPECT_TRUE(away_and_back(Uuid::from_name("run-1"), Uuid::from_name("run-2"), false).partial);
+}
+
+// One local child and one on a remote machine that has a volatile cache.
+struct Pair {
+  explicit Pair(bool remote_only = false) {
+    rig.add_device("a");
+    disk = rig.add_device("b");
+    rig.registry.add_scheme("nvmf", [this](std::string) -> Task<Result<std::shared_ptr<Bdev>>> {
+      remote = std::make_shared<RemoteDisk>(rig.registry.find("b"), machine, true);
+      std::shared_ptr<Bdev> made = remote;
+      co_return made;
+    });
+    NexusOptions options = rig.options({"a"});
+    if (remote_only) options.children.clear();
+    options.children.push_back(remote_uri());
+    rig.create_with(options);
+  }
+  bool action(const std::string& uri, ChildAction what) {
+    return rig.sim.run(rig.nexus->child_operation(uri, what)).ok();
+  }
+  bool is(const std::string& uri, ChildState state) {
+    return rig.wait_for([&] {
+      for (const ChildInfo& child : rig.nexus->children()) {
+        if (child.uri == uri) return child.state == state && rig.nexus->rebuild_count() == 0;
+      }
+      return false;
+    });
+  }
+  NexusRig rig;
+  Uuid machine = Uuid::from_name("run-1");
+  std::shared_ptr<FaultBdev> disk;
+  std::shared_ptr<RemoteDisk> remote;
+};
+
+// What the last healthy child lost with its machine's power, others may still have.
+TEST(NexusPower, OthersFollowTheLastHealthyChildThatLostPower) {
+  Pair pair;
+  NexusRig& rig = pair.rig;
+  const std::string a = NexusRig::uri_of("a");
+  EXPECT_TRUE(rig.write(kMiB, 4096, 0x11).ok());
+  EXPECT_TRUE(pair.action(a, ChildAction::kOffline));
+  EXPECT_TRUE(rig.write(0, 4096, 0x22).ok());
+  pair.remote->vanish();
+  ASSERT_TRUE(pair.is(remote_uri(), ChildState::kFaulted));
+  // The write at 1 MiB was never flushed: b comes back without it.
+  const std::vector<uint8_t> old(4096, 0x00);
+  const auto medium = rig.sim.run(rig.registry.find("mem-b")->open_channel()).take();
+  ASSERT_TRUE(
+      rig.sim.run(write(*medium, kDataOffsetBytes + kMiB, old.data(), old.size(), false)).ok());
+  pair.machine = Uuid::from_name("run-2");
+  ASSERT_TRUE(pair.action(remote_uri(), ChildAction::kOnline));
+  ASSERT_TRUE(pair.is(remote_uri(), ChildState::kOnline));
+  ASSERT_TRUE(pair.action(a, ChildAction::kOnline));
+  ASSERT_TRUE(pair.is(a, ChildState::kOnline));
+  EXPECT_TRUE(rig.identical("a", "b"));
 }
 
 }  // namespace
