@@ -163,6 +163,29 @@ Task<void> Nexus::take_down() {
   co_await background_;  // devices that vanished while others were closed
 }
 
+// "Clean" lets the next nexus use all healthy children at once, so they must agree even if one
+// loses power meanwhile: what was acknowledged goes to stable storage on each. One that can't do so
+// is recorded as unhealthy; false when it is the last.
+Task<bool> Nexus::flush_children() {
+  const std::vector<ChildPtr> children = children_;
+  NexusCore& home = *cores_[Reactor::current().index()];
+  bool all = true;
+  for (const ChildPtr& child : children) {
+    if (!child->healthy() || !child->device->has_volatile_cache()) continue;
+    const uint32_t slot = child->slot;
+    const uint64_t id = child->id;
+    const IoStatus status = co_await home.leg_flush(slot, id);
+    if (status.ok() || status.is(io_status::kInvalidOpcode) || !child->healthy()) continue;
+    child->log->set_incomplete();
+    if (other_healthy_than(*child)) {
+      begin_fault(child, fault_reason(status));
+    } else {
+      all = false;
+    }
+  }
+  co_return all;
+}
+
 Task<Result<void>> Nexus::shutdown() {
   const std::shared_ptr<Nexus> self = shared_from_this();
   if (lifecycle_ == Lifecycle::kShutdown) co_return Result<void>();
@@ -178,11 +201,14 @@ Task<Result<void>> Nexus::shutdown() {
   co_await on_cores(stop);
   co_await control_mutex_.lock();
   const AsyncLock held(control_mutex_);
+  const bool flushed = co_await flush_children();
   co_await take_down();
-  std::function<void(NexusInfo&)> clean = [](NexusInfo& info) { info.clean_shutdown = true; };
-  // A record that can't be stored stays "not clean": the next nexus is built with more care.
-  const Result<void> recorded = co_await persist(clean);
-  static_cast<void>(recorded);
+  if (flushed) {
+    std::function<void(NexusInfo&)> clean = [](NexusInfo& info) { info.clean_shutdown = true; };
+    // A record that can't be stored stays "not clean": the next nexus is built with more care.
+    const Result<void> recorded = co_await persist(clean);
+    static_cast<void>(recorded);
+  }
   lifecycle_ = Lifecycle::kShutdown;
   notify();
   ending_.done();

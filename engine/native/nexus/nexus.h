@@ -171,6 +171,7 @@ class Nexus final : public Bdev, public std::enable_shared_from_this<Nexus> {
   Task<Result<void>> open();
   Task<Result<void>> open_children();
   Task<void> take_down();  // stops I/O and rebuilds, closes every child
+  Task<bool> flush_children();
   Task<void> each_core(std::function<void(NexusCore&)> work);
   Task<void> on_cores(std::function<Task<void>(NexusCore&)> work);
   static Task<void> on_core(NexusCore* core, const std::function<Task<void>(NexusCore&)>* work,

@@ -146,5 +146,36 @@ TEST(NexusPower, OthersFollowTheLastHealthyChildThatLostPower) {
   EXPECT_TRUE(rig.identical("a", "b"));
 }
 
+FaultRule flushes(IoStatus status) {
+  FaultRule rule;
+  rule.type = IoType::kFlush;
+  rule.status = status;
+  rule.delay_ns = 1000;
+  return rule;
+}
+
+TEST(NexusPower, ACleanEndFlushesWhatWasAcknowledged) {
+  Pair pair;
+  pair.disk->add_rule(flushes(io_status::kOk));
+  EXPECT_TRUE(pair.rig.write(0, 4096, 0x33).ok());
+  ASSERT_TRUE(pair.rig.sim.run(pair.rig.nexus->destroy()).ok());
+  EXPECT_EQ(pair.disk->hit_count(), 1u);
+  EXPECT_EQ(pair.rig.store.last(), pair.rig.record({{"a", true}, {"b", true}}, true));
+}
+
+TEST(NexusPower, AChildThatCannotFlushAtTheEndIsRecordedAsUnhealthy) {
+  Pair pair;
+  pair.disk->add_rule(flushes(io_status::kWriteFault));
+  ASSERT_TRUE(pair.rig.sim.run(pair.rig.nexus->destroy()).ok());
+  EXPECT_EQ(pair.rig.store.last(), pair.rig.record({{"a", true}, {"b", false}}, true));
+}
+
+TEST(NexusPower, TheEndIsNotCleanWhenTheLastChildCannotFlush) {
+  Pair pair(true);
+  pair.disk->add_rule(flushes(io_status::kWriteFault));
+  ASSERT_TRUE(pair.rig.sim.run(pair.rig.nexus->destroy()).ok());
+  EXPECT_EQ(pair.rig.store.last(), pair.rig.record({{"b", true}}, false));
+}
+
 }  // namespace
 }  // namespace mayastor::nexus
