@@ -44,6 +44,7 @@ struct Child {
   uint32_t slot = 0;  // its bit in the masks of each core
   ChildPhase phase = ChildPhase::kInit;
   FaultReason reason = FaultReason::kNone;
+  std::optional<IoStatus> early_failure;  // of a write, while it was being connected
   bool synced = false;
   bool counts = false;       // its record is, or will be, healthy: writes need it
   bool ever_synced = false;  // the log tells what it missed since

@@ -43,6 +43,7 @@ Task<Result<void>> Nexus::open_child(ChildPtr child) {
 Task<Result<void>> Nexus::connect_child(ChildPtr child, bool synced) {
   std::optional<Error> failure;
   std::vector<std::optional<Error>> failures(cores_.size());
+  child->early_failure.reset();
   std::function<Task<void>(NexusCore&)> connect = [&](NexusCore& core) -> Task<void> {
     std::shared_ptr<Bdev> device = child->device;
     WriteLog* log = child->log.get();
@@ -53,6 +54,10 @@ Task<Result<void>> Nexus::connect_child(ChildPtr child, bool synced) {
   co_await on_cores(connect);
   for (const auto& error : failures) {
     if (error.has_value()) failure = error;
+  }
+  if (!failure.has_value() && child->early_failure.has_value()) {
+    failure = Error{ErrorCode::kUnavailable, "its first write failed",
+                    child->early_failure->error_number};
   }
   if (failure.has_value()) {
     co_await disconnect_child(child);

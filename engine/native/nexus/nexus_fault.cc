@@ -17,7 +17,12 @@ namespace mayastor::nexus {
 // From a core or a rebuild: the child failed a request. Home, never inside a completion of a core.
 void Nexus::on_child_failed(uint64_t child_id, IoStatus cause) {
   const ChildPtr child = find_child_id(child_id);
-  if (child == nullptr || !child->is_open()) return;  // being worked off already
+  if (child == nullptr) return;
+  if (!child->is_open()) {
+    // Being worked off already, or connected on some cores while others are still at it.
+    if (child->phase != ChildPhase::kFaulting) child->early_failure = cause;
+    return;
+  }
   if (cause.is(io_status::kReservationConflict)) {
     fail_self();  // fenced: a newer nexus owns the children
     return;
@@ -39,7 +44,11 @@ Task<void> Nexus::refuse_on_cores(std::shared_ptr<Nexus> self, uint32_t slot) {
 // The device itself says that it is gone, with or without I/O.
 void Nexus::on_device_removed(uint64_t child_id, IoStatus cause) {
   const ChildPtr child = find_child_id(child_id);
-  if (child == nullptr || !child->is_open()) return;
+  if (child == nullptr) return;
+  if (!child->is_open()) {
+    if (child->phase != ChildPhase::kFaulting) child->early_failure = cause;
+    return;
+  }
   // A device of this machine that went away may have lost what it held in its cache; of a remote
   // one, the power cycle of its machine tells.
   if (child->local() && child->device->has_volatile_cache()) child->log->set_incomplete();

@@ -275,6 +275,35 @@ TEST(NexusFault, LastDeviceVanishingKeepsItsRecordAndComesBackWithoutRebuild) {
   EXPECT_TRUE(rig.identical("a", "b"));
 }
 
+// A child is connected core by core: its first write may fail on one before the last is ready.
+TEST(NexusFault, AFailureWhileAChildIsBeingConnectedIsNotForgotten) {
+  NexusRig rig(1, 2);
+  rig.add_device("a");
+  const auto b = rig.add_device("b");
+  rig.create({"a", "b"});
+  const std::string uri = rig.uri_of("b");
+  ASSERT_TRUE(rig.sim.run(rig.nexus->child_operation(uri, ChildAction::kOffline)).ok());
+  b->add_rule(fail_writes(io_status::kWriteFault, 1));
+  std::optional<bool> onlined;
+  spawn([](NexusRig* on, std::string child, std::optional<bool>* result) -> Task<void> {
+    *result = (co_await on->nexus->child_operation(child, ChildAction::kOnline)).ok();
+  }(&rig, uri, &onlined));
+  ASSERT_FALSE(onlined.has_value());  // the other core's part is on its way
+  const auto early = rig.start(IoType::kWrite, 0, 4096, 0x11, 0);
+  ASSERT_EQ(b->hit_count(), 1u);
+  ASSERT_TRUE(rig.wait_for([&] { return onlined.has_value() && early->done; }));
+  EXPECT_TRUE(early->status.ok());
+  EXPECT_FALSE(*onlined);
+  EXPECT_EQ(rig.registry.claimed_by("b"), "");
+  ASSERT_TRUE(rig.sim.run(rig.nexus->child_operation(uri, ChildAction::kOnline)).ok());
+  ASSERT_TRUE(rig.wait_online("b"));
+  EXPECT_TRUE(rig.identical("a", "b"));
+  b->add_rule(fail_writes(io_status::kWriteFault, 1));
+  const auto later = rig.start(IoType::kWrite, 0, 4096, 0x22, 0);
+  ASSERT_TRUE(rig.wait_for([&] { return later->done; }));  // its failure is news again
+  EXPECT_TRUE(later->status.ok());
+}
+
 TEST(NexusFault, ClientFaultsFollowTheRules) {
   NexusRig rig;
   rig.add_device("a");
