@@ -127,6 +127,8 @@ export type CreateReplica = {
   readonly thin: boolean;
   readonly share: "none" | "nvmf";
   readonly allowedHosts: readonly string[];
+  /** The volume it belongs to: what the engine names its statistics by. */
+  readonly entityId: string | null;
 };
 export type CreateNexus = {
   readonly uuid: string;

@@ -102,7 +102,7 @@ function connect(options: {
     destroyPool: async (id) => {
       await pools.destroyPool({ name: id }, within("pool"));
     },
-    createReplica: async ({ uuid, name, pool, size, thin, share, allowedHosts }) => {
+    createReplica: async ({ uuid, name, pool, size, thin, share, allowedHosts, entityId }) => {
       const request = {
         uuid,
         name,
@@ -111,6 +111,7 @@ function connect(options: {
         thin,
         share: share === "nvmf" ? ShareProtocol.NVMF : ShareProtocol.NONE,
         allowedHosts: [...allowedHosts],
+        ...(entityId === null ? {} : { entityId }),
       };
       return toReplica(node, await replicas.createReplica(request, within("replica")));
     },

@@ -110,7 +110,7 @@ function checkRecreate(core: Core, spec: ReplicaSpec, request: CreateReplicaRequ
 
 async function createOrFind(
   engine: EngineClient,
-  { uuid, pool, size, thin }: CreateReplicaRequest,
+  { uuid, pool, size, thin, volume }: CreateReplicaRequest,
 ): Promise<ReplicaState> {
   try {
     const share = "none";
@@ -122,6 +122,7 @@ async function createOrFind(
       thin,
       share,
       allowedHosts: [],
+      entityId: volume,
     });
   } catch (error) {
     if (!isKind(error, "already-exists")) throw error;
