@@ -99,9 +99,9 @@ async function checkAttached(
       "TARGET-NODE": node,
       ACCESSIBILITY: "nvmf",
       STATUS: "Online",
-      SIZE: "1 GiB",
+      SIZE: "1GiB",
       "THIN-PROVISIONED": "false",
-      ALLOCATED: "1 GiB",
+      ALLOCATED: "1GiB",
     },
   ]);
 }
