@@ -33,11 +33,13 @@ WORKDIR /src
 COPY --from=packages /src/node_modules/node-api-headers node_modules/node-api-headers
 COPY --from=packages /src/node_modules/node-addon-api node_modules/node-addon-api
 COPY engine/native engine/native
-# Objects of earlier builds are found in /ccache where the builder mounts one there.
-RUN export CCACHE_DIR=/ccache CCACHE_BASEDIR=/src CCACHE_NOHASHDIR=1 \
+# Objects of earlier builds are found in /ccache where the builder mounts one there. The compiler is known by its
+# content: its date says nothing in layers whose times are set.
+RUN export CCACHE_DIR=/ccache CCACHE_BASEDIR=/src CCACHE_NOHASHDIR=1 CCACHE_COMPILERCHECK=content \
     && cmake -S engine/native -B build/release -G Ninja -DCMAKE_BUILD_TYPE=Release -DMAYASTOR_ADDON=ON \
     && ninja -C build/release -j "$(nproc)" mayastor_addon \
-    && strip --strip-debug --remove-section=.comment -o /mayastor.node build/release/mayastor.node
+    && strip --strip-debug --remove-section=.comment -o /mayastor.node build/release/mayastor.node \
+    && rm -rf build
 
 # -- what final images are made of ------------------------------------------------------------------------
 FROM toolchain AS roots

@@ -29,6 +29,9 @@ export function baseReferences(dockerfile: string): {
   return { debian: reference("BASE"), node: reference("NODE_BASE") };
 }
 
+/** Layers of earlier builds that are kept for the next; past it all that nothing is named by go. */
+const LAYERS_MAX = 300;
+
 /** What images of this kind leave out. */
 const LEFT_OUT = ["usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale"];
 
@@ -131,8 +134,16 @@ export class Buildah implements Builder {
     ]);
   }
 
+  async #prune(): Promise<void> {
+    const ids = await this.#buildah(["images", "--all", "--quiet"]);
+    if (ids.split("\n").length <= LAYERS_MAX) return;
+    this.#log("removing layers of earlier builds");
+    await this.#buildah(["rmi", "--prune"]);
+  }
+
   async build({ images, secrets, archive }: BuildRequest): Promise<void> {
     await mkdir(cacheFolder(), { recursive: true });
+    await this.#prune();
     await this.#ensureBases();
     const ccache = path.join(os.homedir(), ".cache/ccache");
     await mkdir(ccache, { recursive: true });
