@@ -195,6 +195,32 @@ test("LeaderElection lets one lead, and the next when the first stops", async (t
   assert.equal(spec["leaseTransitions"], 1);
 });
 
+test("LeaderElection gives up a lease that a renewal cut short by the stop has changed", async (t) => {
+  const { client, server, signal } = await rig(t);
+  const stop = new AbortController();
+  t.after(() => stop.abort());
+  let leads = false;
+  const running = new LeaderElection({
+    ...{ client, namespace: "ns", name: "op", identity: "one" },
+    ...{ clock: systemClock, random, log: silentLog, retryMs: 60_000 },
+  }).run(async (leading) => {
+    leads = true;
+    await new Promise((resolve) => leading.addEventListener("abort", resolve, { once: true }));
+  }, stop.signal);
+  await until("one leads", () => leads);
+  const lease = server.find(LEASES, "op");
+  assert(lease);
+  await client.replace(`${LEASES}/op`, lease, { signal }); // a new version, as after a renewal
+  assert.notEqual(
+    server.find(LEASES, "op")?.metadata.resourceVersion,
+    lease.metadata.resourceVersion,
+  );
+  stop.abort();
+  await running;
+  const { spec } = server.find(LEASES, "op") as unknown as { spec: Record<string, unknown> };
+  assert.equal(spec["holderIdentity"], "");
+});
+
 test("LeaderElection takes over from a holder that went silent, by its own clock", async (t) => {
   const { client, server, signal } = await rig(t);
   // The holder's own times say nothing: they are from another clock.

@@ -20,6 +20,10 @@ import type { KubeClient } from "./client.ts";
 const DURATION_MS = 15_000;
 const RENEW_MS = 10_000;
 const RETRY_MS = 2_000;
+/** A stopping program waits no longer for the lease to be given up. */
+const RELEASE_MS = 2_000;
+/** One renewal at most is still on its way. */
+const RELEASE_ATTEMPTS = 3;
 
 const maybe = <Schema extends ReturnType<typeof Type.String | typeof Type.Integer>>(
   schema: Schema,
@@ -191,18 +195,30 @@ export class LeaderElection {
   async #release(): Promise<void> {
     const { client, clock, name, namespace, identity } = this.#options;
     if (this.#lease?.spec?.holderIdentity !== identity) return;
-    const limit = deadlineSignal(clock, this.#retryMs);
-    const { spec } = this.#lease;
-    const body = {
-      apiVersion: "coordination.k8s.io/v1",
-      kind: "Lease",
-      metadata: { name, namespace, resourceVersion: this.#lease.metadata.resourceVersion },
-      spec: { ...spec, holderIdentity: "", leaseDurationSeconds: 1 },
-    };
-    await client
-      .replace(`${this.#path}/${name}`, body, { signal: limit.signal })
-      .catch(() => {}) // it runs out by itself
-      .finally(limit.clear);
+    const limit = deadlineSignal(clock, RELEASE_MS);
+    try {
+      for (let attempt = 0; attempt < RELEASE_ATTEMPTS; attempt++) {
+        // As it is now: a renewal that the stop cut short may have been carried out all the same.
+        const found = await this.#read(limit.signal);
+        if (found?.spec?.holderIdentity !== identity) return;
+        const body = {
+          apiVersion: "coordination.k8s.io/v1",
+          kind: "Lease",
+          metadata: { name, namespace, resourceVersion: found.metadata.resourceVersion },
+          spec: { ...found.spec, holderIdentity: "", leaseDurationSeconds: 1 },
+        };
+        try {
+          await client.replace(`${this.#path}/${name}`, body, { signal: limit.signal });
+          return;
+        } catch (error) {
+          if (!isKind(error, "conflict")) throw error;
+        }
+      }
+    } catch {
+      // it runs out by itself
+    } finally {
+      limit.clear();
+    }
   }
 
   async #pause(signal: AbortSignal): Promise<void> {
