@@ -13,7 +13,7 @@ import { until } from "../../../hack/cluster/local.ts";
 import { differingMiB, digest, VerifyIo } from "../../../hack/quickstart/verify_io.ts";
 import { type Cleanup, REPLICA_DATA_OFFSET } from "../cluster.ts";
 import { claim } from "./documented.ts";
-import type { Installation } from "./installation.ts";
+import { ENGINE_FOLDER, type Installation } from "./installation.ts";
 import { untilBound } from "./quickstart.ts";
 
 const CLAIM = "data";
@@ -107,9 +107,13 @@ export class DataVolume {
     const own = all.filter(({ uuid }) => Object.hasOwn(state.replica_topology, uuid));
     assert.equal(own.length, 3);
     let first: readonly string[] | null = null;
-    for (const { node, pool, uuid } of own) {
+    for (const { node, pool, uuid, share: shared } of own) {
       const share = `/nodes/${node}/pools/${pool}/replicas/${uuid}/share`;
-      const uri = await installation.rest<string>("PUT", `${share}/nvmf`, {});
+      // With its nexus alone: a test host is let in by a new one.
+      if (shared !== "none") await installation.rest("DELETE", share);
+      const shareUri = await installation.rest<string>("PUT", `${share}/nvmf`, {});
+      const holder = await this.#holder(node, uuid);
+      const uri = holder === null ? shareUri : `${shareUri}&hostid=${holder}`;
       const at = ["--uri", uri, "--offset-bytes", String(REPLICA_DATA_OFFSET)];
       await VerifyIo.run(["verify", ...at, "--journal", this.#journal]);
       const found = await digest(uri, BYTES, REPLICA_DATA_OFFSET);
@@ -117,6 +121,19 @@ export class DataVolume {
       assert.deepEqual(differingMiB(first, found), [], `the replica on ${node} differs`);
       await installation.rest("DELETE", share);
     }
+  }
+
+  /**
+   * The host that a replica is reserved for: its last nexus, also after that is gone, so that it can never write again
+   * unseen. Whoever wants to read the replica as it is has to be that host. Null for the nexus' own, local one.
+   */
+  async #holder(node: string, replica: string): Promise<string | null> {
+    const file = `${ENGINE_FOLDER}/ptpl/pool/*/replica/${replica}.json`;
+    const text = await this.#installation.cluster
+      .node(node)
+      .exec([...["sh", "-c", `cat ${file} 2>/dev/null || true`]]);
+    if (text === "") return null;
+    return (JSON.parse(text) as { holder_uuid: string }).holder_uuid; // written by our engine
   }
 
   async remove(): Promise<void> {

@@ -18,7 +18,7 @@ import { diskPool, NAMESPACE } from "./documented.ts";
 const root = path.resolve(import.meta.dirname, "..", "..", "..");
 
 /** The folder of a node that io-engine sees under the same name. */
-const ENGINE_FOLDER = "/var/local/io-engine";
+export const ENGINE_FOLDER = "/var/local/io-engine";
 export const DISK = `aio://${ENGINE_FOLDER}/disk1.img`;
 
 export interface Pod {

@@ -24,6 +24,8 @@ const KEPT = [
   "/var/local/io-engine",
   "/var/local/mayastor",
   "/var/lib/kubelet/plugins/io.openebs.mayastor",
+  // The kubelet's own, for staging volumes of any driver.
+  "/var/lib/kubelet/plugins/kubernetes.io",
 ];
 
 type Objects = ReadonlySet<string>;
