@@ -128,8 +128,15 @@ function poolHandlers(engine: EngineClient): Handlers<typeof PoolRpc.method> {
 
 function replicaHandlers(engine: EngineClient): Handlers<typeof ReplicaRpc.method> {
   return partial<Handlers<typeof ReplicaRpc.method>>({
-    createReplica: async ({ uuid, name, pooluuid, size, thin }) => {
-      const of = { uuid, name, pool: pooluuid, size: Number(size), thin };
+    createReplica: async ({ uuid, name, pooluuid, size, thin, entityId }) => {
+      const of = {
+        uuid,
+        name,
+        pool: pooluuid,
+        size: Number(size),
+        thin,
+        entityId: entityId ?? null,
+      };
       const state = await engine.createReplica({ ...of, share: "none", allowedHosts: [] });
       return wireReplica(state);
     },
