@@ -9,6 +9,7 @@ import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import path from "node:path";
 import { performance } from "node:perf_hooks";
+import { whyNoCluster } from "./cluster/kube/cluster.ts";
 
 const root = path.resolve(import.meta.dirname, "..");
 const env = {
@@ -124,13 +125,14 @@ export const steps: readonly Step[] = [
   {
     name: "images",
     what: "container images from this checkout",
-    commands: ["tsx hack/images/main.ts"],
+    commands: ["tsx hack/images/main.ts", nodeTest("'test/images/**/*_test.ts'")],
     minutesMax: 30,
   },
   {
     name: "kube",
     what: "a real API server, and the installation on three real nodes",
     commands: [nodeTest("'test/kube/**/*_test.ts'", "--test-concurrency=1")],
+    skip: whyNoCluster,
     minutesMax: 40,
   },
 ];
