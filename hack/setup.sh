@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes a clone ready to run: npm packages, Debian packages, the native build. Quick when already done.
-# Usage: hack/setup.sh build|quickstart|test
+# Usage: hack/setup.sh build|quickstart|test|kube
 # Why a shell script: it runs before Node 24, tsx and zx are there (they come from the npm lock file).
 # Invariants: installs only what is missing; never starts a service; says what it does and why.
 set -euo pipefail
@@ -36,7 +36,8 @@ packages=(g++:g++ cmake:cmake ninja:ninja-build etcd:etcd-server)
 [ "$profile" = test ] && packages+=(etcdctl:etcd-client clang-format:clang-format fio:fio
   file:/usr/include/gtest/gtest.h:libgtest-dev ccache:ccache qemu-system-x86_64:qemu-system-x86
   busybox:busybox-static depmod:kmod nvme:nvme-cli mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs zstd:zstd xz:xz-utils
-  file:/usr/sbin/sshd:openssh-server ssh-keygen:openssh-client promtool:prometheus
+  file:/usr/sbin/sshd:openssh-server ssh-keygen:openssh-client promtool:prometheus)
+[ "$profile" = kube ] && packages+=(etcdctl:etcd-client fio:fio ccache:ccache busybox:busybox-static
   # container images, and a Kubernetes of its own: built from Debian's source, nodes in namespaces
   buildah:buildah debootstrap:debootstrap openssl:openssl dpkg-source:dpkg-dev go:golang-go
   file:/usr/share/gocode/src/github.com/modern-go/reflect2:golang-github-modern-go-reflect2-dev
