@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
@@ -203,6 +204,36 @@ TEST_F(EngineTest, NexusHoldsItsReplicasUntilItIsDestroyed) {
   const auto gone =
       run<void>([any](Engine& engine) { return engine.replicas().destroy(kReplica, any); });
   EXPECT_TRUE(gone.ok());
+}
+
+TEST_F(EngineTest, HostsSeeAnInaccessiblePathWhenANexusEndsByItself) {
+  for (const char* uri : {"malloc:///m0?size_mb=64", "malloc:///m1?size_mb=64"}) {
+    const std::string text = uri;
+    ASSERT_TRUE(run<BdevInfo>([text](Engine& engine) { return engine.bdevs().create(text); }).ok());
+  }
+  ASSERT_TRUE(create_nexus({"bdev:///m0", "bdev:///m1"}).ok());
+  const std::vector<std::string> hosts;
+  const auto published =
+      run<NexusStatus>([hosts](Engine& engine) { return engine.nexuses().publish(kNexus, hosts); });
+  ASSERT_TRUE(published.ok()) << published.error().message;
+  EXPECT_EQ(published.value().ana_state, 1);
+  store_.refuse = true;  // the fault cannot be recorded
+  const auto faulted = run<NexusStatus>(
+      [](Engine& engine) { return engine.nexuses().fault_child(kNexus, "bdev:///m1"); });
+  EXPECT_FALSE(faulted.ok());
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  NexusStatus status;
+  do {
+    const auto seen = run<NexusStatus>([](Engine& engine) -> Task<Result<NexusStatus>> {
+      co_return engine.nexuses().list().at(0);
+    });
+    ASSERT_TRUE(seen.ok());
+    status = seen.value();
+  } while ((status.state != 5 || status.ana_state != 3) &&
+           std::chrono::steady_clock::now() < deadline);
+  EXPECT_EQ(status.state, 5);
+  EXPECT_EQ(status.ana_state, 3);
+  store_.refuse = false;
 }
 
 TEST_F(EngineTest, NexusIsNotMadeWhenItsRecordCannotBeStored) {

@@ -107,7 +107,15 @@ Task<Result<NexusStatus>> NexusService::create(NexusRequest request) {
   auto created = co_await nexus::Nexus::create(reactors_, registry_, store_, options.take());
   if (!created.ok()) co_return with_prefix(what, created.error());
   const NexusPtr nexus = created.take();
-  nexus->set_listener([this, text = uuid.to_string()] { events_.on_nexus_changed(text); });
+  nexus->set_listener(
+      [this, watched = nexus.get(), text = uuid.to_string(), open = true]() mutable {
+        const nexus::NexusState state = watched->state();
+        const bool ended =
+            state == nexus::NexusState::kShuttingDown || state == nexus::NexusState::kShutdown;
+        if (open && ended) spawn(close_path(text));
+        open = open && !ended;
+        events_.on_nexus_changed(text);
+      });
   nexuses_[uuid] = nexus;
   events_.on_log(LogLevel::kInfo, "nexus created",
                  {{"nexus.uuid", uuid.to_string()}, {"nexus.name", nexus->name()}});
@@ -138,6 +146,17 @@ Task<Result<NexusStatus>> NexusService::changed(std::string verb, std::string te
   }
   forget_lock(uuid, lock);
   co_return outcome;
+}
+
+// A nexus that ended, by itself or by request, refuses all I/O with a path error. Its hosts look up
+// the state of the path then: told "optimized" they would come back to it for ever.
+Task<void> NexusService::close_path(std::string uuid) {
+  Change change = [this](NexusPtr nexus) {
+    return sharing_.target().set_ana_state(nqn_of(nexus->name()), nvmf::AnaState::kInaccessible);
+  };
+  // Not published, or gone meanwhile: there is nobody to tell.
+  const auto ignored = co_await changed("close the path to", std::move(uuid), std::move(change));
+  static_cast<void>(ignored);
 }
 
 Task<Result<void>> NexusService::destroy_locked(NexusPtr nexus) {

@@ -61,6 +61,7 @@ class NexusService final {
   // Runs `change` under the nexus's lock and describes the outcome.
   Task<Result<NexusStatus>> changed(std::string verb, std::string uuid, Change change);
   Task<Result<void>> destroy_locked(NexusPtr nexus);
+  Task<void> close_path(std::string uuid);
   [[nodiscard]] Result<NexusPtr> find(const std::string& verb, const std::string& uuid) const;
   [[nodiscard]] std::shared_ptr<AsyncMutex> lock_of(const Uuid& uuid);
   void forget_lock(const Uuid& uuid, const std::shared_ptr<AsyncMutex>& lock);
