@@ -62,8 +62,8 @@ class SocketHandler {
   virtual void on_writable() = 0;
 };
 
-// A connected TCP stream (TCP_NODELAY). Destroying it closes it; no handler is called afterwards,
-// and it may be destroyed from inside its own handler.
+// A connected TCP stream (TCP_NODELAY). Destroying it closes it, and drops what one from connect()
+// had not delivered; no handler is called afterwards. It may be destroyed in its own handler.
 class Socket {
  public:
   virtual ~Socket() = default;

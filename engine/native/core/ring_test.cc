@@ -11,6 +11,7 @@
 #include <cstring>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/buffer.h"
 #include "core/make_ring.h"
@@ -297,6 +298,36 @@ TEST_P(RingTest, SocketMayDieInItsOwnHandler) {
   ASSERT_TRUE(poll_until([&] { return client.connected.has_value(); }));
   client.send("x");
   ASSERT_TRUE(poll_until([&] { return client.ended.has_value(); }));
+}
+
+// A peer that did not read sees the stream cut short, not all that was given up.
+TEST_P(RingTest, WhatAClosedCallerHadNotDeliveredIsDropped) {
+  struct Idle final : AcceptHandler {
+    std::unique_ptr<Socket> socket;
+    void on_accept(std::unique_ptr<Socket> accepted) override { socket = std::move(accepted); }
+  };
+  Idle server;
+  auto listener = ring->listen("127.0.0.1", 0, &server);
+  Peer client;
+  client.socket = ring->connect("127.0.0.1", listener.value()->port(), &client);
+  ASSERT_TRUE(poll_until([&] { return client.connected && server.socket; }));
+  constexpr size_t kBytes = 64 << 20;  // more than the buffers of both sides
+  client.send(std::string(kBytes, 'x'));
+  ASSERT_FALSE(client.to_send.empty());
+  const size_t taken = kBytes - client.to_send.size();
+  client.socket.reset();
+  std::vector<char> buffer(1 << 20);
+  size_t got = 0;
+  ssize_t last = 0;
+  ASSERT_TRUE(poll_until([&] {
+    for (last = 1; last > 0;) {
+      last = server.socket->recv(buffer.data(), buffer.size());
+      if (last > 0) got += static_cast<size_t>(last);
+    }
+    return last != -EAGAIN;
+  }));
+  EXPECT_EQ(last, -ECONNRESET);
+  EXPECT_LT(got, taken);
 }
 
 TEST_P(RingTest, SocketMovesToAnotherRing) {

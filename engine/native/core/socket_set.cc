@@ -4,9 +4,11 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -313,7 +315,7 @@ std::unique_ptr<Socket> SocketSet::connect(const std::string& address, uint16_t 
   auto socket = adopt(-1, handler);
   SocketCore& core = *static_cast<PosixSocket&>(*socket).core_;
   core.fd = core.in.fd = core.out.fd = fd;
-  core.connecting = true;
+  core.connecting = core.outbound = true;
   if (failed == 0) {
     tune_buffers(fd);
     tune(fd);
@@ -448,6 +450,17 @@ void SocketSet::finish_connect(SocketCore& core, int32_t result) {
   if (core.handler != nullptr) core.handler->on_connected(result);
 }
 
+namespace {
+// Bytes that the peer has not got yet are not to reach it later: a kernel goes on sending for
+// minutes after close(), and a write that was given up long ago would land on newer data.
+void drop_unsent(int fd) noexcept {
+  int unsent = 0;
+  if (::ioctl(fd, SIOCOUTQ, &unsent) != 0 || unsent == 0) return;
+  const linger at_once{.l_onoff = 1, .l_linger = 0};  // close() resets the connection
+  ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+}
+}  // namespace
+
 void SocketSet::close(SocketCore& core) noexcept {
   core.closed = true;
   core.handler = nullptr;
@@ -457,6 +470,7 @@ void SocketSet::close(SocketCore& core) noexcept {
     poller_.cancel(*waiter);
   }
   if (core.fd >= 0) {
+    if (core.outbound) drop_unsent(core.fd);
     // An armed poll keeps the file open until it is canceled: tell the peer now.
     if (core.in.armed || core.out.armed) ::shutdown(core.fd, SHUT_RDWR);
     ::close(core.fd);

@@ -43,6 +43,7 @@ struct SocketCore {
   PollWaiter in{}, out{};
   bool closed = false;  // its Socket is gone
   bool connecting = false;
+  bool outbound = false;  // we called the peer
   bool hot = false;
   bool again = false;       // the handler asked to be called again
   bool got_data = false;    // recv gave data in this call of the handler
