@@ -6,16 +6,18 @@
  */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { execa } from "execa";
+import { Type } from "typebox";
+import Value from "typebox/value";
 
 /** An image that was built: `archive` is a docker-archive holding `reference`. */
 export interface BuiltImage {
   readonly name: string;
   readonly reference: string;
   readonly archive: string;
-  /** Size of the archive, which is not compressed. */
+  /** Of its layers as they are in the archive, including those that it shares with others. */
   readonly bytes: number;
 }
 
@@ -28,6 +30,16 @@ export interface ImageConfig {
   readonly WorkingDir?: string;
   readonly Labels?: Readonly<Record<string, string>>;
 }
+
+const MANIFEST = "manifest.json";
+/** What a docker-archive says of its images; `RepoTags` is null for one without a name. */
+export const Manifest = Type.Array(
+  Type.Object({
+    Config: Type.String(),
+    RepoTags: Type.Union([Type.Array(Type.String()), Type.Null()]),
+    Layers: Type.Array(Type.String()),
+  }),
+);
 
 const ARCHITECTURES: Readonly<Record<string, string>> = { x64: "amd64", arm64: "arm64" };
 
@@ -79,8 +91,8 @@ interface Descriptor {
 }
 
 /**
- * One docker-archive of several images in an OCI layout whose layers are not compressed; a layer that images share is
- * in it once.
+ * One docker-archive of several images of an OCI layout; a layer that images share is in it once. Layers may be
+ * compressed: whoever reads such archives looks at the bytes, not at the name.
  */
 export async function writeMergedArchive({
   layout,
@@ -114,8 +126,8 @@ export async function writeMergedArchive({
     for (const layer of found.layers) Layers.push(await use(layer, ".tar"));
     manifest.push({ Config: await use(found.config, ".json"), RepoTags: [reference], Layers });
   }
-  await writeFile(path.join(layout, "manifest.json"), JSON.stringify(manifest));
-  await pack(layout, ["manifest.json", ...[...files].sort()], archive);
+  await writeFile(path.join(layout, MANIFEST), JSON.stringify(manifest));
+  await pack(layout, [MANIFEST, ...[...files].sort()], archive);
 }
 
 /** Writes the archive beside its place and moves it there when it is whole. */
@@ -137,9 +149,9 @@ export async function writeArchive(options: ArchiveOptions): Promise<BuiltImage>
     const configName = `${createHash("sha256").update(image).digest("hex")}.json`;
     await writeFile(path.join(scratch, configName), image);
     const manifest = [{ Config: configName, RepoTags: [reference], Layers: ["layer.tar"] }];
-    await writeFile(path.join(scratch, "manifest.json"), JSON.stringify(manifest));
+    await writeFile(path.join(scratch, MANIFEST), JSON.stringify(manifest));
     const whole = path.join(scratch, "whole");
-    await pack(scratch, ["manifest.json", configName, "layer.tar"], whole);
+    await pack(scratch, [MANIFEST, configName, "layer.tar"], whole);
     await rename(whole, archive);
   } finally {
     await rm(scratch, { recursive: true, force: true });
@@ -147,6 +159,30 @@ export async function writeArchive(options: ArchiveOptions): Promise<BuiltImage>
   return describeArchive({ name, reference, archive });
 }
 
+/** Sizes of the files in an archive. */
+async function filesIn(archive: string): Promise<ReadonlyMap<string, number>> {
+  const { stdout } = await execa("tar", ["--list", "--verbose", `--file=${archive}`]);
+  return new Map(
+    stdout.split("\n").flatMap((line): [string, number][] => {
+      const [, size, name] = /^\S+\s+\S+\s+(\d+)\s+\S+\s+\S+\s+(.+)$/.exec(line) ?? [];
+      return size === undefined || name === undefined ? [] : [[name, Number(size)]];
+    }),
+  );
+}
+
+/** @throws when the archive does not hold the image */
 export async function describeArchive(image: Omit<BuiltImage, "bytes">): Promise<BuiltImage> {
-  return { ...image, bytes: (await stat(image.archive)).size };
+  const { archive, reference } = image;
+  const { stdout } = await execa("tar", [
+    "--extract",
+    "--to-stdout",
+    `--file=${archive}`,
+    MANIFEST,
+  ]);
+  const entries = Value.Parse(Manifest, JSON.parse(stdout));
+  const own = entries.find(({ RepoTags }) => RepoTags?.includes(reference));
+  if (own === undefined) throw new Error(`Cannot find ${reference} in ${archive}`);
+  const sizes = await filesIn(archive);
+  const bytes = [own.Config, ...own.Layers].reduce((sum, name) => sum + (sizes.get(name) ?? 0), 0);
+  return { ...image, bytes };
 }

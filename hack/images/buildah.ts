@@ -157,13 +157,7 @@ export class Buildah implements Builder {
       const { exitCode, all: output } = await execa("buildah", all, { all: true, reject: false });
       if (exitCode !== 0)
         throw new Error(`Cannot build ${reference}:\n${output.split("\n").slice(-60).join("\n")}`);
-      await this.#buildah([
-        "push",
-        "--quiet",
-        "--disable-compression",
-        reference,
-        `oci:${layout}:${name}`,
-      ]);
+      await this.#buildah(["push", "--quiet", reference, `oci:${layout}:${name}`]);
     }
     await writeMergedArchive({ layout, images, archive });
     await rm(layout, { recursive: true, force: true });

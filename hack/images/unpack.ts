@@ -8,14 +8,8 @@ import path from "node:path";
 import { execa } from "execa";
 import { type Static, Type } from "typebox";
 import Value from "typebox/value";
+import { Manifest } from "./archive.ts";
 
-const Manifest = Type.Array(
-  Type.Object({
-    Config: Type.String(),
-    RepoTags: Type.Array(Type.String()),
-    Layers: Type.Array(Type.String()),
-  }),
-);
 const Config = Type.Object({
   architecture: Type.String(),
   os: Type.String(),
@@ -64,7 +58,7 @@ export async function unpackArchive(archive: string, folder: string): Promise<Un
       }
       const configText = await readFile(path.join(scratch, configFile), "utf8");
       const config = Value.Parse(Config, JSON.parse(configText));
-      images.push({ reference: RepoTags[0] ?? "", configText, config, rootfs, layerFiles });
+      images.push({ reference: RepoTags?.[0] ?? "", configText, config, rootfs, layerFiles });
     }
     return images;
   } finally {

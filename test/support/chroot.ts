@@ -26,6 +26,7 @@ if [ "$devices" = yes ]; then
   mount --rbind /sys "$root/sys"
   mount -t proc proc "$root/proc"
 fi
+mkdir -p "$root/tmp"
 mount -t tmpfs tmpfs "$root/tmp"
 mount -o remount,bind,ro "$root"
 exec chroot --userspec="$user" "$root" "$@"
