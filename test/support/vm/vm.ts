@@ -34,10 +34,16 @@ export interface VmOptions {
   readonly bootSeconds?: number;
 }
 
-/** A guest's script that ends when `count` more writes of a block device such as `nvme0n1` completed. */
-export const untilWritten = (device: string, count: number): string =>
-  `written() { awk '{ print $5 }' /sys/block/${device}/stat; }; want=$(($(written) + ${count}))
-   for i in $(seq 600); do [ $(written) -ge $want ] && break; sleep 0.1; done; [ $(written) -ge $want ]`;
+/**
+ * A guest's script that ends when `count` more writes of a namespace such as `nvme0n1` completed.
+ * Older kernels count the I/O of a multipath namespace at its paths (nvme0c0n1) only.
+ */
+export const untilWritten = (device: string, count: number): string => {
+  const paths = `/sys/class/nvme/nvme*/${device.replace(/n(\d+)$/, "c*n$1")}/stat`;
+  return `written() { cat /sys/block/${device}/stat ${paths} 2>/dev/null | awk '{ n += $5 } END { print n + 0 }'; }
+   want=$(($(written) + ${count}))
+   for i in $(seq 200); do [ $(written) -ge $want ] && break; sleep 0.2; done; [ $(written) -ge $want ]`;
+};
 
 export class Vm {
   readonly kernelVersion: string;
