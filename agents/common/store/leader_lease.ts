@@ -2,12 +2,12 @@
  * Leadership: one agent-core at a time writes to the store.
  *
  * Why: two writers with different memories of the cluster would undo each other. The lock is a key bound to a
- * lease; every write is a transaction that compares the lease of that key, so a former leader's
- * late write fails in the store itself, whatever the former leader believes.
+ * lease; every write is a transaction that compares the lease of that key and who is written down as owner, so a
+ * former leader's late write fails in the store itself, whatever the former leader believes.
  *
- * Invariants: a write goes through only while the lock key carries our lease; a lease that expired is granted
- * again under the same id as long as nobody else became owner; somebody else being owner is final
- * (`replaced` is aborted and the process must end).
+ * Invariants: a write goes through only while the lock key carries our lease and we are the owner; a lease that
+ * expired is granted again under the same id as long as nobody else became owner or stands before us in the queue;
+ * somebody else being owner is final (`replaced` is aborted and the process must end).
  */
 import type { Clock } from "../clock.ts";
 import { errorMessage, isKind, SvcError } from "../errors.ts";
@@ -16,7 +16,7 @@ import { type LeaseOwner, LeaseOwnerSchema } from "../types/cluster.ts";
 import { decodeStored } from "../types/stored.ts";
 import { encodeJson } from "./json.ts";
 import type { StoreKeys } from "./keys.ts";
-import type { ObjectStore, StoreOp } from "./mod.ts";
+import type { Compare, ObjectStore, StoreEntry, StoreOp } from "./mod.ts";
 
 const OWNER = "CoreAgent";
 const LOCK_POLL_MS = 250;
@@ -39,6 +39,8 @@ export class LeaderLease {
   readonly #options: LeaderLeaseOptions;
   readonly #leaseId: bigint;
   readonly #lockKey: string;
+  readonly #ownerKey: string;
+  readonly #ownerText: string;
   readonly #replaced = new AbortController();
   readonly #closing = new AbortController();
   #ttlSec: number;
@@ -50,6 +52,13 @@ export class LeaderLease {
     this.#leaseId = leaseId;
     this.#ttlSec = ttlSec;
     this.#lockKey = options.keys.leaseLock(OWNER, leaseId);
+    this.#ownerKey = options.keys.leaseOwner(OWNER);
+    const owner: LeaseOwner = {
+      kind: OWNER,
+      lease_id: leaseId.toString(16),
+      instance_name: options.instanceName,
+    };
+    this.#ownerText = encodeJson(owner);
   }
 
   /**
@@ -57,7 +66,7 @@ export class LeaderLease {
    * @throws {SvcError} `failed-precondition` when another instance keeps the lock
    */
   static async acquire(options: LeaderLeaseOptions, signal: AbortSignal): Promise<LeaderLease> {
-    const { store, clock, ttlMs, keys } = options;
+    const { store, clock, ttlMs } = options;
     const wantedTtlSec = Math.max(1, Math.ceil(ttlMs / 1000));
     const { id, ttlSec } = await store.leaseGrant({ ttlSec: wantedTtlSec });
     const lease = new LeaderLease(options, id, ttlSec);
@@ -66,7 +75,7 @@ export class LeaderLease {
       // One poll more than a TTL: a dead holder's lease has surely run out by then.
       const deadlineMs = clock.monotonicMs() + ttlSec * 1000 + 2 * LOCK_POLL_MS;
       let keepAtMs = clock.monotonicMs() + (ttlSec * 1000) / 2;
-      while (!(await lease.#isFirst(keys.leaseLockPrefix(OWNER)))) {
+      while (!(await lease.#isFirst())) {
         if (clock.monotonicMs() > deadlineMs) {
           throw new SvcError(
             "failed-precondition",
@@ -79,7 +88,7 @@ export class LeaderLease {
         }
         await clock.sleep(LOCK_POLL_MS, signal);
       }
-      await lease.#writeOwner();
+      await lease.#writeOwner([]);
     } catch (error) {
       await store.leaseRevoke(id).catch(() => {}); // it expires by itself; the first error matters
       throw error;
@@ -106,11 +115,15 @@ export class LeaderLease {
    * @throws {SvcError} `unavailable` when we do not, or the store cannot be reached
    */
   async write(ops: readonly StoreOp[]): Promise<void> {
+    await this.#writeWhen([{ target: "value", key: this.#ownerKey, is: this.#ownerText }], ops);
+  }
+
+  async #writeWhen(more: readonly Compare[], ops: readonly StoreOp[]): Promise<void> {
     if (!this.#held) {
       throw new SvcError("unavailable", "Cannot write to the store: the leader lease is lost");
     }
-    const when = [{ target: "lease", key: this.#lockKey, is: this.#leaseId } as const];
-    if (await this.#options.store.txn({ when, apply: ops })) return;
+    const lock: Compare = { target: "lease", key: this.#lockKey, is: this.#leaseId };
+    if (await this.#options.store.txn({ when: [lock, ...more], apply: ops })) return;
     this.#held = false;
     throw new SvcError("unavailable", "Cannot write to the store: the leader lock is lost");
   }
@@ -129,8 +142,9 @@ export class LeaderLease {
   }
 
   /** The holder is the oldest key below the lock. */
-  async #isFirst(prefix: string): Promise<boolean> {
-    const entries = await this.#options.store.list(prefix);
+  async #isFirst(): Promise<boolean> {
+    const { store, keys } = this.#options;
+    const entries = await store.list(keys.leaseLockPrefix(OWNER));
     const oldest = entries.reduce<bigint | null>(
       (least, entry) =>
         least === null || entry.createRevision < least ? entry.createRevision : least,
@@ -141,14 +155,10 @@ export class LeaderLease {
     return own.createRevision === oldest;
   }
 
-  async #writeOwner(): Promise<void> {
-    const owner: LeaseOwner = {
-      kind: OWNER,
-      lease_id: this.#leaseId.toString(16),
-      instance_name: this.#options.instanceName,
-    };
-    const key = this.#options.keys.leaseOwner(OWNER);
-    await this.write([{ op: "put", key, value: encodeJson(owner) }]);
+  /** `when`: who may be the owner before. */
+  async #writeOwner(when: readonly Compare[]): Promise<void> {
+    const op: StoreOp = { op: "put", key: this.#ownerKey, value: this.#ownerText };
+    await this.#writeWhen(when, [op]);
   }
 
   async #keepAlive(): Promise<void> {
@@ -182,7 +192,9 @@ export class LeaderLease {
     const { store, log } = this.#options;
     const remainingSec = await store.leaseKeepAlive(this.#leaseId);
     const lock = remainingSec > 0 ? await store.get(this.#lockKey) : null;
-    if (lock && lock.lease === this.#leaseId) {
+    const ours = lock?.lease === this.#leaseId && (await this.#isFirst());
+    // Holding the lock is not enough: while it was lost another one may have become owner.
+    if (ours && (await store.get(this.#ownerKey))?.value === this.#ownerText) {
       this.#held = true;
       return;
     }
@@ -193,8 +205,8 @@ export class LeaderLease {
 
   /** The lease is gone: if nobody else became owner, the same lease is ours again. */
   async #retake(): Promise<void> {
-    const { store, keys, log } = this.#options;
-    const entry = await store.get(keys.leaseOwner(OWNER));
+    const { store, log } = this.#options;
+    const entry = await store.get(this.#ownerKey);
     const owner = entry && decodeStored(LeaseOwnerSchema, entry.value, entry.key);
     if (owner && owner.lease_id !== this.#leaseId.toString(16)) {
       log.error("another agent-core took over", { instance: owner.instance_name });
@@ -207,8 +219,18 @@ export class LeaderLease {
       if (!isKind(error, "already-exists", "failed-precondition")) throw error;
     }
     await store.put(this.#lockKey, "", { lease: this.#leaseId });
-    if (!(await this.#isFirst(keys.leaseLockPrefix(OWNER)))) return; // the next round sees its owner
+    if (!(await this.#isFirst())) {
+      // Somebody stands before us and is about to become owner. We leave the queue: else our own key, bound to
+      // a lease that lives, would look like the lock we once held.
+      await store.leaseRevoke(this.#leaseId);
+      return; // the next round sees the new owner, or takes the place of one that gave up
+    }
     this.#held = true;
-    await this.#writeOwner();
+    await this.#writeOwner([unchanged(this.#ownerKey, entry)]);
   }
+}
+
+/** Holds while the key is as it was read. */
+function unchanged(key: string, entry: StoreEntry | null): Compare {
+  return { target: "mod", key, is: entry?.modRevision ?? 0n };
 }

@@ -7,7 +7,7 @@ import { silentLog } from "../log.ts";
 import { storeKeys } from "./keys.ts";
 import { LeaderLease } from "./leader_lease.ts";
 import { MemoryStore } from "./memory.ts";
-import type { ObjectStore } from "./mod.ts";
+import type { ObjectStore, Txn } from "./mod.ts";
 
 const TTL_MS = 30_000;
 
@@ -16,28 +16,50 @@ function rig() {
   const store = new MemoryStore(clock);
   const keys = storeKeys({ clusterUid: "c", namespace: "mayastor" });
   const signal = new AbortController().signal;
+  const begin = (instanceName: string, behindLink: ObjectStore) => {
+    const base = { keys, clock, log: silentLog, ttlMs: TTL_MS, instanceName };
+    return LeaderLease.acquire({ ...base, store: behindLink }, signal);
+  };
   /** `cut`: its lease cannot be kept, as if the network had gone. */
   const acquire = async (
     instanceName: string,
     { waitMs = 1000, link = { cut: false } }: { waitMs?: number; link?: { cut: boolean } } = {},
   ) => {
-    const options = {
-      store: behind(store, link),
-      keys,
-      clock,
-      log: silentLog,
-      ttlMs: TTL_MS,
-      instanceName,
-    };
     let done = false;
-    const lease = LeaderLease.acquire(options, signal).finally(() => {
+    const lease = begin(instanceName, behind(store, link)).finally(() => {
       done = true;
     });
     lease.catch(() => {}); // awaited below
     for (let at = 0; at < waitMs && !done; at += 250) await clock.advance(250);
     return await lease;
   };
-  return { clock, store, keys, acquire };
+  return { clock, store, keys, begin, acquire };
+}
+
+/** The store as one sees it whose transactions hang until they are let go. */
+function stalled(store: MemoryStore): {
+  store: ObjectStore;
+  letGo: () => void;
+  waiting: () => number;
+} {
+  let letGo = (): void => {};
+  let waiting = 0;
+  const open = new Promise<void>((resolve) => {
+    letGo = resolve;
+  });
+  const proxy = new Proxy(store, {
+    get: (target, name) => {
+      const member: unknown = Reflect.get(target, name, target);
+      if (typeof member !== "function") return member;
+      if (name !== "txn") return member.bind(target);
+      return async (txn: Txn) => {
+        waiting += 1;
+        await open;
+        return await target.txn(txn);
+      };
+    },
+  });
+  return { store: proxy, letGo, waiting: () => waiting };
 }
 
 /** The store as seen through a link that may be cut for keeping leases. */
@@ -103,6 +125,45 @@ describe("LeaderLease", () => {
     assert.equal(old.replaced.aborted, true);
     assert.equal(next.replaced.aborted, false);
     await next.close();
+  });
+
+  test("a former leader that takes its lease again behind a successor's lock does not lead", async () => {
+    const { clock, store, keys, begin, acquire } = rig();
+    const link = { cut: false };
+    const former = await acquire("one", { link });
+    link.cut = true;
+    const slow = stalled(store);
+    const becoming = begin("two", slow.store);
+    becoming.catch(() => {}); // awaited below
+    while (slow.waiting() === 0) await clock.advance(250);
+    // The successor has the lock and is about to write itself down; meanwhile the network is back.
+    link.cut = false;
+    await clock.advance(12_000);
+    slow.letGo();
+    await clock.advance(250);
+    const next = await becoming;
+    await next.write(put("new"));
+    for (let again = 0; again < 8; again++) {
+      await assert.rejects(former.write(put("late")), { kind: "unavailable" });
+      await clock.advance(TTL_MS / 4);
+    }
+    assert.equal(former.replaced.aborted, true);
+    assert.equal(next.replaced.aborted, false);
+    assert.equal((await store.get("/spec"))?.value, "new");
+    const owner = await store.get(keys.leaseOwner("CoreAgent"));
+    assert.equal(JSON.parse(owner?.value ?? "").instance_name, "two");
+    await next.write(put("newer"));
+    await next.close();
+  });
+
+  test("write() is refused by the store itself when another one is written down as owner", async () => {
+    const { store, keys, acquire } = rig();
+    const lease = await acquire("one");
+    const other = { kind: "CoreAgent", lease_id: "1", instance_name: "two" };
+    await store.put(keys.leaseOwner("CoreAgent"), JSON.stringify(other));
+    await assert.rejects(lease.write(put("late")), { kind: "unavailable" });
+    assert.equal(await store.get("/spec"), null);
+    await lease.close();
   });
 
   test("a lease that ran out during an outage is taken again under the same id", async () => {
