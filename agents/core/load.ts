@@ -2,7 +2,8 @@
  * What agent-core reads at its start: the registry configuration, 1.0 entries to take over, all specs.
  *
  * Invariants: an unreadable spec stops the start (guessing would lose somebody's data); 1.0 entries are copied
- * before they are deleted, so a crash in between repeats the copy.
+ * before they are deleted, so a crash in between repeats the copy; what a volume's last target knew of its replicas
+ * outlives 1.0 compatibility.
  */
 import { SvcError } from "#common/errors.ts";
 import type { Log } from "#common/log.ts";
@@ -14,13 +15,13 @@ import {
   type StoreKeys,
 } from "#common/store/keys.ts";
 import type { ObjectStore, StoreEntry, StoreOp } from "#common/store/mod.ts";
-import { readNexusInfo } from "#common/store/nexus_info.ts";
 import {
   NexusInfoSchema,
   type RegistryConfig,
   RegistryConfigSchema,
 } from "#common/types/cluster.ts";
 import { decodeStored } from "#common/types/stored.ts";
+import type { VolumeSpec } from "#common/types/volume.ts";
 import type { Specs } from "./specs/tables.ts";
 
 export type Loader = {
@@ -108,14 +109,30 @@ async function migrate(loader: Loader): Promise<void> {
   }
 }
 
+/** The nexuses that serve a volume, or may: their engine may still write a NexusInfo at the root. */
+function servingNexuses({ target, operation }: VolumeSpec): string[] {
+  const begun = operation?.operation;
+  const old = typeof begun === "object" && "Publish" in begun ? [begun.Publish[1]] : [];
+  return target?.active ? [target.nexus, ...old] : old;
+}
+
 /** Ends 1.0 compatibility once no volume depends on a NexusInfo at the root. True when it ended. */
 async function endCompat(loader: Loader, specs: Specs, config: RegistryConfig): Promise<boolean> {
   const { store, keys, write, log, pageSize } = loader;
-  for (const { uuid, target } of specs.volumes.all()) {
-    if (!target?.active) continue;
-    const id = { volume: uuid, nexus: target.nexus, legacy: false };
-    if (!(await readNexusInfo(store, keys, id))) return false;
+  const kept: StoreOp[] = [];
+  for (const volume of specs.volumes.all()) {
+    for (const nexus of servingNexuses(volume)) {
+      if (!(await store.get(keys.nexusInfo(volume.uuid, nexus)))) return false;
+    }
+    // Unpublished: what its last nexus wrote still says which replicas may be used.
+    const last = volume.target?.nexus ?? volume.last_nexus_id;
+    if (last === null || (await store.get(keys.nexusInfo(volume.uuid, last)))) continue;
+    const root = await store.get(keys.legacyNexusInfo(last));
+    if (!root) continue;
+    if (!isNexusInfo(root)) return false; // publishing it will say why it cannot be read
+    kept.push({ op: "put", key: keys.nexusInfo(volume.uuid, last), value: root.value });
   }
+  await writeAll(loader, kept);
   const bare = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
   const stale: StoreOp[] = [];
   for (const digit of "0123456789abcdef") {
@@ -127,7 +144,7 @@ async function endCompat(loader: Loader, specs: Specs, config: RegistryConfig): 
   const { mayastor_compat_v1: _, ...rest } = config;
   const key = keys.object("CoreRegistryConfig", REGISTRY_CONFIG_ID);
   await write([{ op: "put", key, value: encodeJson(rest) }]);
-  log.info("1.0 compatibility ended", { removed: stale.length });
+  log.info("1.0 compatibility ended", { removed: stale.length, kept: kept.length });
   return true;
 }
 

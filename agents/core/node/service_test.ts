@@ -213,4 +213,67 @@ describe("a store written by release 1.0", () => {
     assert.equal(await store.get(NEXUS), null);
     await rig.close();
   });
+
+  for (const [how, target, last] of [
+    ["last_nexus_id", "null", `"${NEXUS}"`],
+    [
+      "an inactive target",
+      `{"node":"node-1","nexus":"${NEXUS}","protocol":null,"active":false}`,
+      "null",
+    ],
+  ] as const) {
+    test(`keeps what the last nexus of an unpublished volume knew, named by ${how}`, async () => {
+      const [good, bad] = [
+        "11111111-1111-4111-8111-111111111111",
+        "22222222-2222-4222-8222-222222222222",
+      ];
+      const replica = (uuid: string, on: string) =>
+        `{"name":"${uuid}","uuid":"${uuid}","size":1,"pool":"${on}","share":"none","thin":false,"status":{"Created":"online"},"managed":true,"owners":{"volume":"${V1}"},"operation":null}`;
+      const info = `{"children":[{"healthy":true,"uuid":"${good}"},{"healthy":false,"uuid":"${bad}"}],"clean_shutdown":true}`;
+      const rig = await Rig.start({
+        nodes: 2,
+        prepare: async (empty) => {
+          const spec = volume(target)
+            .replace(`"num_replicas":1`, `"num_replicas":2`)
+            .replace(`"last_nexus_id":null`, `"last_nexus_id":${last}`);
+          await empty.put(`${legacy}/VolumeSpec/${V1}`, spec);
+          await empty.put(`${legacy}/ReplicaSpec/${good}`, replica(good, "pool-1"));
+          await empty.put(`${legacy}/ReplicaSpec/${bad}`, replica(bad, "pool-2"));
+          await empty.put(NEXUS, info);
+        },
+      });
+      const { store, core, cluster } = rig;
+      assert.equal(core.legacy, false);
+      assert.equal(await store.get(NEXUS), null);
+      assert.equal((await store.get(storeKeys(PLACE).nexusInfo(V1, NEXUS)))?.value, info);
+      await rig.createPools();
+      for (const [uuid, index] of [
+        [good, 1],
+        [bad, 2],
+      ] as const) {
+        const { endpoint, node } = cluster.engine(`node-${index}`);
+        const request = { uuid, name: uuid, pool: `pool-${index}`, size: 1, thin: false };
+        const more = { share: "none", allowedHosts: [], entityId: null } as const;
+        await cluster.connect({ node, endpoint }).createReplica({ ...request, ...more });
+      }
+      await rig.look();
+      const { state } = await rig.publish(V1, "node-2");
+      const children = state.target?.children.map((child) => child.uri) ?? [];
+      assert.equal(children.length, 1, "the other one is rebuilt before it is read");
+      assert.match(children[0] ?? "", new RegExp(good));
+      await rig.close();
+    });
+  }
+
+  test("keeps compatibility on while a volume's NexusInfo at the root cannot be read", async () => {
+    const prepare = async (empty: ObjectStore) => {
+      const spec = volume("null").replace(`"last_nexus_id":null`, `"last_nexus_id":"${NEXUS}"`);
+      await empty.put(`${legacy}/VolumeSpec/${V1}`, spec);
+      await empty.put(NEXUS, `{"children":`);
+    };
+    const rig = await Rig.start({ nodes: 1, prepare });
+    assert.equal(rig.core.legacy, true);
+    assert.ok(await rig.store.get(NEXUS));
+    await rig.close();
+  });
 });
