@@ -71,8 +71,12 @@ export async function reconcileReplicas(core: Core, volume: VolumeSpec): Promise
   const status = volumeStatus(volume, { nexus: state, ownedReplicas });
   switch (status) {
     case "Faulted":
-    case "Shutdown":
+      // Never served, so there is nothing to lose: empty replicas are as good as those it should have had.
+      if (ownedReplicas === 0 && neverServed(volume))
+        return await reconcileReplicaCount(core, volume);
       return "idle"; // nothing to heal from
+    case "Shutdown":
+      return "idle";
     case "Online":
       return await reconcileReplicaCount(core, volume);
     default: {
@@ -86,6 +90,11 @@ export async function reconcileReplicas(core: Core, volume: VolumeSpec): Promise
       return nexus && state ? await reconcileChildCount(core, { volume, nexus, state }) : "idle";
     }
   }
+}
+
+/** A target that was given up stays in the spec as the memory of the last one. */
+function neverServed({ target, last_nexus_id, operation }: VolumeSpec): boolean {
+  return target === null && last_nexus_id === null && operation === null;
 }
 
 type Seen = {

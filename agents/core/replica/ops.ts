@@ -93,6 +93,33 @@ export function createReplica(core: Core, request: CreateReplicaRequest): Promis
   });
 }
 
+/**
+ * A volume's replica in the making, left so by a crash: made now (asking again is safe), or given up.
+ * True when it is whole.
+ */
+export async function finishReplica(core: Core, spec: ReplicaSpec): Promise<boolean> {
+  const { specs, guards, log } = core;
+  const { uuid, size, thin, owners } = spec;
+  const isCreated = () => {
+    const present = specs.replicas.find(uuid);
+    return present !== undefined && specs.replicas.phase(present) === "Created";
+  };
+  if (isCreated()) return true;
+  try {
+    const of = { uuid, pool: poolOf(spec), size, thin, volume: owners.volume } as const;
+    await createReplica(core, { ...of, share: "none", allowedHosts: [] });
+  } catch (error) {
+    log.info("replica in the making is given up", { "replica.uuid": uuid, error });
+    await guards.run(`replica/${uuid}`, async () => {
+      const present = specs.replicas.find(uuid);
+      if (present && specs.replicas.phase(present) === "Creating") {
+        await specs.replicas.condemn(uuid); // on an engine or not: garbage collection sees to it
+      }
+    });
+  }
+  return isCreated(); // or resolved by a reconciler while we waited
+}
+
 function checkRecreate(core: Core, spec: ReplicaSpec, request: CreateReplicaRequest): void {
   const phase = core.specs.replicas.phase(spec);
   if (phase === "Creating") {

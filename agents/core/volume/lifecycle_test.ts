@@ -328,6 +328,27 @@ describe("a volume", () => {
     await rig.close();
   });
 
+  test("a volume that lost every replica gets new ones only when it never served", async () => {
+    const rig = await rigWithVolume({ replicas: 1 });
+    const lose = async () => {
+      for (const { uuid } of rig.core.specs.replicas.all())
+        await rig.core.specs.replicas.remove(uuid);
+      await rig.settle();
+    };
+    await lose();
+    assert.equal((await rig.volume(V1)).state.status, "Online");
+    assert.equal(rig.core.specs.replicas.all().length, 1);
+    await rig.publish(V1);
+    await call(rig.api, "UnpublishVolume", { volume: V1, force: false });
+    await lose();
+    assert.equal(
+      (await rig.volume(V1)).state.status,
+      "Faulted",
+      "empty ones would pass for its data",
+    );
+    await rig.close();
+  });
+
   test("a drained node keeps its replicas and loses its targets", async () => {
     const rig = await rigWithVolume();
     await rig.publish(V1, "node-1");

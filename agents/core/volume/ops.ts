@@ -9,7 +9,7 @@ import { isShutdown } from "#common/types/nexus.ts";
 import type { TopologySpec, VolumeSpec } from "#common/types/volume.ts";
 import { type Core, deleteNexusInfo } from "../context.ts";
 import { destroyNexusLazily, unshareNexus } from "../nexus/ops.ts";
-import { destroyOrDisown } from "../replica/ops.ts";
+import { destroyOrDisown, finishReplica } from "../replica/ops.ts";
 import { nexusesOfVolume, replicasOfVolume } from "../scheduling/snapshot.ts";
 import {
   addReplica,
@@ -117,8 +117,12 @@ async function createHeld(core: Core, wanted: VolumeSpec): Promise<void> {
   const { uuid } = wanted;
   const found = specs.volumes.find(uuid);
   if (found) checkRecreate(core, found, wanted);
-  const owned = replicasOfVolume(core, uuid);
-  const missing = wanted.num_replicas - owned.length;
+  // A spec of a replica is no replica: what an attempt before left in the making is made first.
+  let owned = 0;
+  for (const replica of replicasOfVolume(core, uuid)) {
+    if (await finishReplica(core, replica)) owned += 1;
+  }
+  const missing = wanted.num_replicas - owned;
   // Fails before anything is written down when there is no room.
   const candidates = missing > 0 ? poolCandidates(core, wanted, missing, wanted.num_replicas) : [];
   const spec = found ?? (await specs.volumes.insert(wanted));
@@ -126,7 +130,7 @@ async function createHeld(core: Core, wanted: VolumeSpec): Promise<void> {
   if (created.length < missing) {
     for (const replica of replicasOfVolume(core, uuid)) await destroyOrDisown(core, replica.uuid);
     await specs.volumes.remove(uuid);
-    const have = owned.length + created.length;
+    const have = owned + created.length;
     throw new SvcError(
       "failed-precondition",
       `Cannot create volume ${uuid}: ${have} of ${wanted.num_replicas} replicas were created`,
