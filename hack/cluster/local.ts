@@ -11,12 +11,14 @@ import {
   ftruncateSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   rmSync,
 } from "node:fs";
 import net from "node:net";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { claimFolder, isClaimed, ownFolder, removeOwn } from "./folder.ts";
 import { ProcessTable } from "./process.ts";
 import { RestClient } from "./rest.ts";
 
@@ -33,6 +35,8 @@ export interface LocalClusterOptions {
   /** More options for each io-engine. */
   readonly engineArgs?: readonly string[];
   readonly engineEnv?: Readonly<Record<string, string>>;
+  /** Ends the calls to REST; start() and createPools() take their own. */
+  readonly signal?: AbortSignal;
 }
 
 export interface EngineNode {
@@ -121,22 +125,39 @@ export class LocalCluster {
     this.etcdPort = ports.etcd;
     this.corePort = ports.core;
     this.#ports = ports;
-    this.rest = new RestClient(`http://127.0.0.1:${ports.http}`);
+    this.rest = new RestClient(`http://127.0.0.1:${ports.http}`, options.signal);
     this.processes = new ProcessTable(options.folder);
   }
 
-  /** Ends what an earlier run in this folder left running and removes the folder. */
-  static async clear(folder: string): Promise<string[]> {
-    if (!existsSync(folder)) return [];
+  /**
+   * Ends what an earlier run in this folder left running and removes the folder; with `keepOthers` only the
+   * cluster's own files, so that what somebody else put there meanwhile stays.
+   * @throws before anything is touched, when no local cluster made the folder or others may write to it
+   */
+  static async clear(
+    folder: string,
+    { keepOthers = false }: { keepOthers?: boolean } = {},
+  ): Promise<{ ended: string[]; kept: string[] }> {
+    if (!existsSync(folder)) return { ended: [], kept: [] };
+    ownFolder(folder);
+    if (!isClaimed(folder) && readdirSync(folder).length > 0)
+      throw new Error(
+        `Cannot clear ${folder}: it is not empty and no local cluster made it; nothing was removed`,
+      );
     const table = new ProcessTable(folder);
-    const names = table.names;
+    const ended = table.names;
     await table.endAll("SIGKILL");
+    if (keepOthers) return { ended, kept: removeOwn(folder) };
     rmSync(folder, { recursive: true, force: true });
-    return names;
+    return { ended, kept: [] };
   }
 
-  /** Picks addresses and ports, makes the disks; nothing runs yet. */
+  /**
+   * Picks addresses and ports, makes the disks; nothing runs yet.
+   * @throws when the folder holds something that no local cluster put there, or others may write to it
+   */
   static async create(options: LocalClusterOptions): Promise<LocalCluster> {
+    claimFolder(options.folder);
     mkdirSync(path.join(options.folder, "disks"), { recursive: true });
     const addresses = options.addresses ?? (await freeAddresses(options.engines));
     const nodes = addresses.slice(0, options.engines).map((address, index): EngineNode => {

@@ -1,7 +1,8 @@
 /**
  * Long-running programs of a local cluster: started detached with their output in a log file, recorded
  * in the cluster's folder, so that whatever a killed run left behind can be found and ended later.
- * Invariant: a process is only ever signalled when its id AND its start time are the recorded ones.
+ * Invariants: a process is only ever signalled when its id AND its start time are the recorded ones; a record
+ * is only believed in a folder that nobody else may write to.
  */
 import { spawn } from "node:child_process";
 import {
@@ -15,6 +16,7 @@ import {
 } from "node:fs";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { ownFolder } from "./folder.ts";
 
 interface Recorded {
   readonly name: string;
@@ -50,8 +52,10 @@ export class ProcessTable {
   readonly #folder: string;
   #recorded: Recorded[] = [];
 
+  /** @throws when somebody else owns the folder or may write to it */
   constructor(folder: string) {
     this.#folder = folder;
+    ownFolder(folder);
     mkdirSync(path.join(folder, "log"), { recursive: true });
     if (existsSync(this.#file)) {
       this.#recorded = (JSON.parse(readFileSync(this.#file, "utf8")) as Recorded[]).filter(isAlive); // our own file

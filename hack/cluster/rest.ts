@@ -13,17 +13,21 @@ export class RestError extends Error {
 
 export class RestClient {
   readonly url: string;
-  constructor(url: string) {
+  readonly #signal: AbortSignal | undefined;
+  /** Every call ends with an error when the signal is aborted. */
+  constructor(url: string, signal?: AbortSignal) {
     this.url = url;
+    this.#signal = signal;
   }
 
   async request(method: string, path: string, body?: unknown): Promise<unknown> {
+    const late = AbortSignal.timeout(90_000);
     const response = await fetch(`${this.url}/v0${path}`, {
       method,
       ...(body === undefined
         ? {}
         : { body: JSON.stringify(body), headers: { "content-type": "application/json" } }),
-      signal: AbortSignal.timeout(90_000),
+      signal: this.#signal ? AbortSignal.any([this.#signal, late]) : late,
     });
     const text = await response.text();
     const parsed: unknown = text === "" ? null : JSON.parse(text);
