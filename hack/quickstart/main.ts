@@ -5,11 +5,13 @@
  * Usage: npm run quickstart [-- --once] [-- --down] [-- --folder=DIR]
  *   --once  tear everything down at the end; exit 0 only if every check held
  *   --down  stop the cluster that an earlier run left up
- * Invariants: Ctrl-C at any point leaves no process; a folder left by a killed run never stops the next.
+ * Invariants: an interrupt before the end (Ctrl-C, SIGTERM, a closed terminal or pipe) ends with 130 and leaves no
+ * process; every wait ends at an interrupt, so nothing goes on behind its back; a folder left by a killed run never
+ * stops the next; files that are not the cluster's own are never removed.
  */
-import { mkdirSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Replica, Volume } from "#common/openapi/model.ts";
@@ -35,7 +37,10 @@ const { values } = parseArgs({
   options: {
     once: { type: "boolean", default: false },
     down: { type: "boolean", default: false },
-    folder: { type: "string", default: path.join(os.tmpdir(), "mayastor-quickstart") },
+    folder: {
+      type: "string",
+      default: path.join(os.tmpdir(), `mayastor-quickstart-${process.getuid?.() ?? 0}`),
+    },
   },
 });
 const folder = path.resolve(values.folder);
@@ -48,24 +53,35 @@ const REPLICA_DATA_OFFSET = 5 * 1024 * 1024;
 
 const interrupted = new AbortController();
 const signal = interrupted.signal;
-const running: { cluster: LocalCluster | null; writer: VerifyIo | null; uri: string } = {
-  cluster: null,
-  writer: null,
-  uri: "",
-};
+const running: {
+  /** true once the folder is known to be a cluster's own: from then on it is ours to remove */
+  claimed: boolean;
+  cluster: LocalCluster | null;
+  writer: VerifyIo | null;
+  uri: string;
+} = { claimed: false, cluster: null, writer: null, uri: "" };
 
-async function tearDown(): Promise<void> {
-  running.writer?.kill();
-  await running.cluster?.stop("SIGKILL");
-  rmSync(folder, { recursive: true, force: true });
+/** Ends what runs in the folder and removes it; says so when something in it is not ours. */
+async function clear(): Promise<string[]> {
+  const { ended, kept } = await LocalCluster.clear(folder, { keepOthers: true });
+  if (kept.length > 0) line(`left in ${folder}, as no local cluster made it: ${kept.join(", ")}`);
+  return ended;
 }
 
-for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.on(name, () => {
-    if (signal.aborted) return;
-    console.log(`\n${yellow("interrupted")}: stopping everything`);
-    interrupted.abort(new Error("interrupted"));
-  });
+async function tearDown(): Promise<void> {
+  await running.cluster?.stop("SIGKILL");
+  if (running.claimed) await clear();
+}
+
+function interrupt(): void {
+  if (signal.aborted) return;
+  console.log(`\n${yellow("interrupted")}: stopping everything`);
+  interrupted.abort(new Error("interrupted"));
+}
+const INTERRUPTS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+/** From here on signals do what they always do. */
+function releaseSignals(): void {
+  for (const name of INTERRUPTS) process.off(name, interrupt);
 }
 
 const describe = (volume: Volume): string => {
@@ -84,14 +100,15 @@ function rebuildPercent(volume: Volume): number | null {
 
 async function start(): Promise<LocalCluster> {
   scene("1. A cluster of three nodes");
-  const left = await LocalCluster.clear(folder);
+  const left = await clear();
+  running.claimed = true;
   if (left.length > 0) line(`ended what an earlier run had left: ${left.join(", ")}`);
-  mkdirSync(folder, { recursive: true });
   const cluster = await LocalCluster.create({
     folder,
     engines: 3,
     diskMiB: 1024,
     coreArgs: ["--reconcile-period", "1s", "--reconcile-idle-period", "2s", "--cache-period", "2s"],
+    signal,
   });
   running.cluster = cluster;
   await cluster.start(signal);
@@ -125,7 +142,7 @@ interface LossFigures {
 async function rebuildFigures(target: EngineNode, nexus: string): Promise<string> {
   const client = makeClient(NexusRpc, `${target.address}:10124`, { deadlineMs: 10_000 });
   try {
-    const { records } = await client.rpc.getRebuildHistory({ uuid: nexus });
+    const { records } = await client.rpc.getRebuildHistory({ uuid: nexus }, { signal });
     const last = records.at(-1);
     if (!last?.startTime || !last.endTime) return "not recorded";
     const ms = timestampMs(last.endTime) - timestampMs(last.startTime);
@@ -157,7 +174,7 @@ async function loseANode(local: LocalCluster, victim: EngineNode): Promise<LossF
   );
   const degradedAfterMs = performance.now() - before;
   ok(`volume is ${describe(degraded)}; I/O goes on with two replicas`);
-  await new Promise((resolve) => setTimeout(resolve, 2000)); // let writes pile up that it misses
+  await sleep(2000, undefined, { signal }); // let writes pile up that it misses
   local.startEngine(victim);
   line(`started ${victim.name}'s engine again: its pool is imported, its replica caught up`);
   await until(
@@ -184,10 +201,8 @@ async function loseANode(local: LocalCluster, victim: EngineNode): Promise<LossF
 /** Reads everything back through the nexus, then from each replica without it. */
 async function verify(local: LocalCluster, uri: string, journal: string): Promise<void> {
   scene("4. Verify every block, then each replica by itself");
-  const through = await VerifyIo.run(["verify", "--uri", uri, "--journal", journal]);
-  ok(
-    `through the nexus: ${through.result?.["blocks_written"] ?? "all"} blocks hold what was acknowledged`,
-  );
+  const through = await VerifyIo.run(["verify", "--uri", uri, "--journal", journal], signal);
+  ok(`through the nexus: ${through.result?.reads ?? "?"} blocks hold what was acknowledged`);
   await local.rest.unpublish(VOLUME);
   const replicas: Replica[] = (await local.rest.replicas()).toSorted((a, b) =>
     a.node.localeCompare(b.node),
@@ -197,8 +212,8 @@ async function verify(local: LocalCluster, uri: string, journal: string): Promis
   for (const replica of replicas) {
     const replicaUri = await local.rest.shareReplica(replica);
     const args = ["--uri", replicaUri, "--offset-bytes", String(REPLICA_DATA_OFFSET)];
-    await VerifyIo.run(["verify", ...args, "--journal", journal]);
-    const found = await digest(replicaUri, AREA_BYTES, REPLICA_DATA_OFFSET);
+    await VerifyIo.run(["verify", ...args, "--journal", journal], signal);
+    const found = await digest(replicaUri, AREA_BYTES, REPLICA_DATA_OFFSET, signal);
     first ??= found;
     const differs = differingMiB(first, found);
     if (differs.length > 0)
@@ -235,18 +250,18 @@ async function run(): Promise<void> {
   const uri = await makeVolume(local);
   const journal = path.join(folder, "journal");
   const writeStarted = performance.now();
-  const writer = new VerifyIo([
-    ...["write", "--uri", uri, "--bytes", String(AREA_BYTES), "--journal", journal],
-    ...["--seed", "2", "--qd", "16", "--read-percent", "20", "--retry-seconds", "60"],
-  ]);
+  const pattern = ["--seed", "2", "--qd", "16", "--read-percent", "20", "--retry-seconds", "60"];
+  const area = ["--uri", uri, "--bytes", String(AREA_BYTES), "--journal", journal];
+  const writer = new VerifyIo(["write", ...area, ...pattern], { signal });
   running.writer = writer;
-  await new Promise((resolve) => setTimeout(resolve, 3000)); // some healthy seconds first
+  await sleep(3000, undefined, { signal }); // some healthy seconds first
   line(`writing and reading back a seeded pattern through NVMe/TCP`);
   const victim = local.nodes[2];
   if (!victim) throw new Error("The cluster has fewer than three nodes");
   const loss = await loseANode(local, victim);
   writer.stop();
   const written = await writer.finished;
+  signal.throwIfAborted();
   if (written.code !== 0)
     throw new Error(`The writer failed: ${JSON.stringify(written.result)} ${written.stderr}`);
   const seconds = (performance.now() - writeStarted) / 1000;
@@ -255,6 +270,12 @@ async function run(): Promise<void> {
   const again = await local.rest.publish(VOLUME, local.nodes[0]?.name);
   running.uri = again.state.target?.deviceUri ?? uri;
   summary(local, loss, writer, seconds);
+}
+
+/** With the folder, unless it is the default. */
+function downCommand(): string {
+  const where = process.argv.some((arg) => arg.startsWith("--folder")) ? ` --folder=${folder}` : "";
+  return `npm run quickstart -- --down${where}`;
 }
 
 function nextCommands(local: LocalCluster): void {
@@ -267,31 +288,43 @@ ${bold("The cluster stays up. Try next:")}
   ${plugin} scale volume ${VOLUME} 2
   curl -s ${local.rest.url}/v0/pools
   build/release/perf --uri ${running.uri} --rw randread --qd 32
-  npm run quickstart -- --down      ${dim("stops it and removes its files")}
+  ${downCommand()}      ${dim("stops it and removes its files")}
 ${dim(`logs and disks: ${folder}`)}`);
 }
 
 if (values.down) {
-  const ended = await LocalCluster.clear(folder);
-  console.log(ended.length > 0 ? `stopped: ${ended.join(", ")}` : "nothing was running");
+  try {
+    const ended = await clear();
+    console.log(ended.length > 0 ? `stopped: ${ended.join(", ")}` : "nothing was running");
+  } catch (error) {
+    console.error(`${red("failed")}: ${error instanceof Error ? error.message : String(error)}`);
+    process.exitCode = 1;
+  }
 } else {
+  for (const name of INTERRUPTS) process.on(name, interrupt);
+  // The terminal or the reader of a pipe has gone: the same, and no crash that would leave the processes.
+  process.stdout.on("error", interrupt);
+  process.stderr.on("error", interrupt);
   try {
     await run();
+    signal.throwIfAborted();
+    if (!values.once) releaseSignals();
     console.log(`\n${green("Every check held")} in ${elapsedSeconds().toFixed(0)} s.`);
     if (values.once) await tearDown();
     else if (running.cluster) nextCommands(running.cluster);
   } catch (error) {
+    running.writer?.kill(); // it would write, and keep this process, for ever
+    const stays = !signal.aborted && !values.once;
+    if (stays) releaseSignals();
     if (!signal.aborted) {
       const explained = running.cluster?.explain(error) ?? error;
       console.error(
         `\n${red("failed")}: ${explained instanceof Error ? explained.message : String(explained)}`,
       );
     }
-    if (signal.aborted || values.once) await tearDown();
-    else
-      console.error(
-        `The cluster is left as it is; logs: ${folder}/log. End it: npm run quickstart -- --down`,
-      );
+    if (!stays) await tearDown();
+    else if (running.cluster)
+      console.error(`The cluster is left as it is; logs: ${folder}/log. End it: ${downCommand()}`);
     process.exitCode = signal.aborted ? 130 : 1;
   }
 }

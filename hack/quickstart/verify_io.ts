@@ -1,6 +1,7 @@
 /**
  * The native verify_io tool as an object: a writer that knows which writes were acknowledged, and
  * checks that read everything back. Its JSON lines become typed events.
+ * Invariant: a check that did not look at every block that was written has failed, whatever its exit code.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -36,16 +37,37 @@ export interface Finished {
   readonly stderr: string;
 }
 
+/**
+ * What keeps the result of `verify_io verify` from being a proof; null when every block that was ever written was
+ * read and right.
+ */
+export function whyNoProof({ code, result }: Pick<Finished, "code" | "result">): string | null {
+  if (code !== 0) return `exited with ${code}`;
+  if (result?.ok !== true) return "did not say that all is right";
+  const { reads, blocks_written: written } = result;
+  if (typeof written !== "number" || typeof reads !== "number") return "did not say what it read";
+  if (written === 0) return "had nothing to check: its journal knows of no write";
+  return reads === written ? null : `checked ${reads} of ${written} blocks`;
+}
+
 export class VerifyIo {
   readonly finished: Promise<Finished>;
   readonly events: VerifyEvent[] = [];
   readonly #child: ChildProcess;
   readonly #lines: Interface;
 
-  constructor(args: readonly string[], onEvent?: (event: VerifyEvent) => void) {
+  /** The tool is killed when `signal` is aborted. */
+  constructor(
+    args: readonly string[],
+    { onEvent, signal }: { onEvent?: (event: VerifyEvent) => void; signal?: AbortSignal } = {},
+  ) {
     if (!existsSync(program))
       throw new Error(`Cannot run ${program}: not built; run npm run build`);
+    signal?.throwIfAborted();
     const child = spawn(program, args, { stdio: ["pipe", "pipe", "pipe"] });
+    const kill = () => child.kill("SIGKILL");
+    signal?.addEventListener("abort", kill, { once: true });
+    child.once("close", () => signal?.removeEventListener("abort", kill));
     this.#child = child;
     let stderr = "";
     child.stderr.on("data", (chunk: Buffer) => {
@@ -108,19 +130,27 @@ export class VerifyIo {
     this.#child.kill("SIGKILL");
   }
 
-  /** Runs the tool to its end; @throws with its words when it does not end well. */
-  static async run(args: readonly string[]): Promise<Finished> {
-    const finished = await new VerifyIo(args).finished;
-    if (finished.code !== 0) {
+  /**
+   * Runs the tool to its end.
+   * @throws with its words when it does not end well, or when its check is no proof; the signal's reason when aborted
+   */
+  static async run(args: readonly string[], signal?: AbortSignal): Promise<Finished> {
+    const finished = await new VerifyIo(args, signal ? { signal } : {}).finished;
+    signal?.throwIfAborted();
+    const why =
+      args[0] === "verify"
+        ? whyNoProof(finished)
+        : finished.code === 0
+          ? null
+          : `exited with ${finished.code}`;
+    if (why !== null) {
       const mismatches = finished.events.filter((e) => e.event === "mismatch").slice(0, 5);
       const said = [
         ...mismatches.map((e) => JSON.stringify(e)),
         JSON.stringify(finished.result),
         finished.stderr,
       ];
-      throw new Error(
-        `verify_io ${args.join(" ")}\nexited with ${finished.code}:\n${said.join("\n")}`,
-      );
+      throw new Error(`verify_io ${args.join(" ")}\n${why}:\n${said.join("\n")}`);
     }
     return finished;
   }
@@ -130,10 +160,14 @@ export class VerifyIo {
  * A digest for each MiB of `bytes` from `offsetBytes` on, to compare replicas byte by byte.
  * @throws if the tool did not read every MiB
  */
-export async function digest(uri: string, bytes: number, offsetBytes: number): Promise<string[]> {
-  const finished = await VerifyIo.run([
-    ...["digest", "--uri", uri, "--bytes", String(bytes), "--offset-bytes", String(offsetBytes)],
-  ]);
+export async function digest(
+  uri: string,
+  bytes: number,
+  offsetBytes: number,
+  signal?: AbortSignal,
+): Promise<string[]> {
+  const area = ["--bytes", String(bytes), "--offset-bytes", String(offsetBytes)];
+  const finished = await VerifyIo.run(["digest", "--uri", uri, ...area], signal);
   const hashes = finished.events
     .filter((event) => event.event === "digest")
     .map((event) => event.hash);
