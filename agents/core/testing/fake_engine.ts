@@ -107,6 +107,9 @@ export class FakeCluster {
   readonly calls: string[] = [];
   readonly data = new FakeData();
   fault: CallFault = () => "ok";
+  /** What happens elsewhere before a call takes effect. */
+  meanwhile: (call: { readonly node: string; readonly name: string }) => Promise<void> =
+    async () => {};
 
   constructor(options: {
     readonly nodes: number;
@@ -253,6 +256,7 @@ export class FakeCluster {
 
   async #call<T>(engine: FakeEngine, name: string, work: () => T | Promise<T>): Promise<T> {
     await Promise.resolve();
+    await this.meanwhile({ node: engine.node, name });
     const lost = () =>
       new SvcError("unavailable", `Cannot reach ${engine.node}: ${name} got no answer`);
     const { instanceUuid } = engine;

@@ -121,9 +121,10 @@ export class SimWorld {
     this.#note(`write ${client.uuid} via ${engine.node}: ${value} ${done ? "ok" : "failed"}`);
   }
 
-  /** One or two requests at the same time; any may fail. */
+  /** One or two requests at the same time, perhaps while somebody writes; any may fail. */
   async #ask(): Promise<void> {
     const requests = [this.#request(), ...(this.#chance(30) ? [this.#request()] : [])];
+    if (this.#chance(30)) requests.push(() => this.#write());
     const results = await Promise.allSettled(requests.map((request) => request()));
     for (const result of results) {
       if (result.status === "rejected") this.#note(`refused: ${String(result.reason)}`);

@@ -1,6 +1,7 @@
 /** A volume's life on engines in memory: created, published, hurt, healed, moved, gone. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { replicaOfUri } from "../scheduling/snapshot.ts";
 import { call, Rig } from "../testing/rig.ts";
 
 const V1 = "bf207797-b23d-447a-8d3f-98d378acfa8a";
@@ -274,6 +275,45 @@ describe("a volume", () => {
       }
       await again.close();
     }
+  });
+
+  test("a new target does not serve from a replica that the earlier one went on without meanwhile", async () => {
+    const rig = await rigWithVolume();
+    const { state } = await rig.publish(V1, "node-1");
+    const { cluster } = rig;
+    const [old, next] = [cluster.engine("node-1"), cluster.engine("node-2")];
+    old.reachable = false; // it serves on, and its client does not stop
+    await rig.look();
+    cluster.meanwhile = async ({ node, name }) => {
+      if (node !== "node-2" || name !== "createNexus") return;
+      cluster.meanwhile = async () => {};
+      next.linked = false; // for a moment only
+      const done = await cluster.write(old, state.target?.uuid ?? "", { block: 1, value: 7 });
+      assert.equal(done, true, "acknowledged without the replica on node-2");
+      next.linked = true;
+    };
+    const request = {
+      volume: V1,
+      node: "node-2",
+      protocol: "nvmf",
+      reuseExisting: false,
+      frontendNode: "",
+    } as const;
+    await assert.rejects(call(rig.api, "RepublishVolume", request), { kind: "unavailable" });
+    await call(rig.api, "RepublishVolume", request);
+    const check = async (count: number) => {
+      const children = (await rig.volume(V1)).state.target?.children ?? [];
+      const online = children.filter((child) => child.state === "Online");
+      assert.equal(online.length, count);
+      for (const { uri } of online) {
+        assert.equal(cluster.data.read(replicaOfUri(uri) ?? "")[1], 7, `${uri} has the write`);
+      }
+    };
+    await check(1);
+    old.reachable = true;
+    await rig.settle();
+    await check(3);
+    await rig.close();
   });
 
   test("no replica is given up while the target that may need it cannot be seen", async () => {

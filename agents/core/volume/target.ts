@@ -4,7 +4,8 @@
  * Invariants:
  * - A new target gets a new nexus uuid, a reservation key made from it and the next pair of controller ids, so
  *   that the storage itself refuses what an older target still sends.
- * - Only replicas that the last target's NexusInfo calls healthy may be its children.
+ * - Only replicas that the last target's NexusInfo calls healthy may be its children, also after the new one has
+ *   taken them: an earlier target that could not be stopped may have gone on without one until then.
  * - Callers hold the volume's guard.
  */
 import { errorMessage, SvcError } from "#common/errors.ts";
@@ -27,7 +28,7 @@ import {
   shutdownNexus,
 } from "../nexus/ops.ts";
 import { selectNodes } from "../scheduling/node.ts";
-import { type ReplicaItem, selectForNexus } from "../scheduling/replica.ts";
+import { isHealthy, type ReplicaItem, selectForNexus } from "../scheduling/replica.ts";
 import { nodeItems, replicaItems, suspectNodes } from "../scheduling/snapshot.ts";
 import { childFor } from "./replicas.ts";
 
@@ -139,13 +140,35 @@ async function buildTarget(core: Core, volume: VolumeSpec, target: TargetConfig)
   const { uuid, size } = volume;
   const { node, nexus, config } = target;
   await createNexus(core, { uuid: nexus, node, children, size, owner: uuid, config });
-  if (target.protocol === null) return;
   try {
-    await shareNexus(core, nexus, allowedHosts(core, target));
+    await checkStillHealthy(core, volume, children);
+    if (target.protocol !== null) await shareNexus(core, nexus, allowedHosts(core, target));
   } catch (error) {
     await destroyNexusLazily(core, nexus);
     throw error;
   }
+}
+
+/**
+ * From the moment the new nexus holds its children the earlier one cannot write to them any more; what it did before
+ * that moment, it has recorded.
+ * @throws {SvcError} `unavailable`: asking again chooses others
+ */
+async function checkStillHealthy(
+  core: Core,
+  volume: VolumeSpec,
+  children: readonly NexusChild[],
+): Promise<void> {
+  const info = await lastNexusInfo(core, volume);
+  const used = children.flatMap((child) => ("Replica" in child ? child.Replica.uuid : []));
+  const lost = used.find((replica) => !isHealthy(replica, info));
+  const tooMany = info !== null && !info.clean_shutdown && used.length > 1;
+  if (lost === undefined && !tooMany) return;
+  const why = lost === undefined ? "was not shut down cleanly" : `went on without replica ${lost}`;
+  throw new SvcError(
+    "unavailable",
+    `Cannot make a target of volume ${volume.uuid}: meanwhile the earlier one ${why}; ask again`,
+  );
 }
 
 export async function publish(
