@@ -50,7 +50,15 @@ describe("faultedStep()", () => {
     const full = { status: "Degraded", reason: "NoSpace" } as const;
     assert.equal(faulted({ replicaOnline: true }, full), "wait");
     assert.equal(faulted({ replicaOnline: true, hasRoom: true }, full), "online");
-    assert.equal(faulted({ hasRoom: true }, full), "wait");
+  });
+  test("gives up a child that ran out of space when its replica is nobody's or stays away", () => {
+    const full = { status: "Faulted", reason: "NoSpace" } as const;
+    assert.equal(faulted({}, full), "wait");
+    assert.equal(faulted({ nowMs: NOW_MS + WAIT_MS }, full), "remove");
+    assert.equal(faulted({ known: false }, full), "remove");
+    assert.equal(faulted({}, { ...full, faultedAtMs: null }), "remove");
+    assert.equal(faulted({}, { ...full, hasIoLog: false }), "remove");
+    assert.equal(faulted({ known: false }, { ...full, status: "Degraded" }), "remove");
   });
   test("leaves a child alone that is not faulted", () => {
     assert.equal(

@@ -46,11 +46,11 @@ export type FaultedStep = {
 /** Pure decision about one child. */
 export function faultedStep(input: FaultedInput): FaultedStep {
   const { child, known, replicaOnline, hasRoom, nowMs, waitMs } = input;
-  if (child.reason === "NoSpace") {
-    if (!replicaOnline) return { do: "wait", why: "its replica is not online" };
+  const full = child.reason === "NoSpace";
+  if (full && known && replicaOnline) {
     return hasRoom ? { do: "online", why: "room again" } : { do: "wait", why: "no space yet" };
   }
-  if (child.status !== "Faulted") return { do: "nothing", why: "not faulted" };
+  if (child.status !== "Faulted" && !full) return { do: "nothing", why: "not faulted" };
   if (!known) return { do: "remove", why: "no replica of the volume" };
   if (child.faultedAtMs === null) return { do: "remove", why: "when it faulted is not known" };
   if (!child.hasIoLog) return { do: "remove", why: "what it missed is not known" };
