@@ -4,7 +4,8 @@
  * Why: a controller asks often and the API server should not notice; and a watch alone loses what happened while
  * it was broken, so every gap ends in a new list.
  * Invariants: `onChange` gets the key of everything that changed, was added or vanished, gaps included; a key may
- * be told twice, never not at all; an object that the parser refuses is left out and logged, the rest goes on.
+ * be told twice, never not at all; an object that the parser refuses is left out and logged, the rest goes on;
+ * what a write returned never takes the place of something newer that list or watch told meanwhile.
  */
 import { type Static, Type } from "typebox";
 import type { Clock } from "../clock.ts";
@@ -34,6 +35,7 @@ const NamedSchema = Type.Object({
   metadata: Type.Object({ name: Type.String(), resourceVersion: Type.String() }),
 });
 type Named = Static<typeof NamedSchema>;
+type Known<T> = { readonly value: T; readonly resourceVersion: string };
 const parseList = parserOf(ListSchema, "a list of the API server", "internal");
 const parseNamed = parserOf(NamedSchema, "an object of the API server", "internal");
 const parseMark = parserOf(
@@ -54,9 +56,15 @@ export type InformerOptions<T> = {
   readonly log: Log;
 };
 
+/** Versions of one kind of object count up; one of another form cannot be placed and counts as not newer. */
+function isNewer(version: string, known: string): boolean {
+  const isNumber = /^\d+$/;
+  return isNumber.test(version) && isNumber.test(known) && BigInt(version) > BigInt(known);
+}
+
 export class Informer<T> {
   readonly #options: InformerOptions<T>;
-  readonly #objects = new Map<string, T>();
+  readonly #objects = new Map<string, Known<T>>();
   #resourceVersion: string | null = null;
   #lists = 0;
 
@@ -65,7 +73,7 @@ export class Informer<T> {
   }
 
   get(name: string): T | undefined {
-    return this.#objects.get(name);
+    return this.#objects.get(name)?.value;
   }
 
   get names(): readonly string[] {
@@ -77,14 +85,15 @@ export class Informer<T> {
     return this.#lists;
   }
 
-  /** Takes in an object that a write has just returned; the watch will tell the same later. */
+  /**
+   * Takes in an object that a write has just returned; the watch tells the same sooner or later. When it was sooner,
+   * what it told after that counts: the object may be marked for deletion by now, or gone.
+   */
   learn(object: unknown): void {
-    this.#keep(parseNamed(object));
-  }
-
-  /** Forgets an object that a request has just found to be gone. */
-  forget(name: string): void {
-    this.#objects.delete(name);
+    const named = parseNamed(object);
+    const known = this.#objects.get(named.metadata.name);
+    if (known === undefined) return; // gone, or never told of
+    if (isNewer(named.metadata.resourceVersion, known.resourceVersion)) this.#keep(named);
   }
 
   /** Follows the collection until `signal` is aborted. */
@@ -175,9 +184,9 @@ export class Informer<T> {
   }
 
   #keep(named: Named): void {
-    const { name } = named.metadata;
+    const { name, resourceVersion } = named.metadata;
     try {
-      this.#objects.set(name, this.#options.parse(named));
+      this.#objects.set(name, { value: this.#options.parse(named), resourceVersion });
     } catch (error) {
       this.#objects.delete(name);
       this.#options.log.warn("object left out", { name, error: errorMessage(error) });

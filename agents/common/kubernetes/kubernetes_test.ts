@@ -161,6 +161,31 @@ test("Informer leaves out an object it cannot parse and goes on", async (t) => {
   assert.equal(informer.get("bad"), undefined);
 });
 
+test("Informer learns what a write returned, but nothing over what it was told meanwhile", async (t) => {
+  const { server, informer, changes, start } = await follow(t);
+  const answer = (value: number, resourceVersion: string) => ({
+    metadata: { name: "a", resourceVersion },
+    spec: { value },
+  });
+  const first = structuredClone(server.put(THINGS, thing("a", 1)));
+  start();
+  await until("a", () => informer.get("a") === 1);
+  informer.learn(answer(3, "999"));
+  informer.learn(answer(4, "1000"));
+  assert.equal(informer.get("a"), 4, "newer by number, not by text");
+  const second = structuredClone(server.change(THINGS, "a", { spec: { value: 2 } }));
+  await until("a changed", () => informer.get("a") === 2);
+  informer.learn(first);
+  informer.learn(second);
+  informer.learn(answer(5, "opaque"));
+  assert.equal(informer.get("a"), 2);
+  server.remove(THINGS, "a");
+  await until("a gone", () => informer.get("a") === undefined);
+  informer.learn(answer(6, "1001"));
+  assert.deepEqual(informer.names, [], "what is gone stays gone");
+  assert.deepEqual(changes, ["a", "a", "a"]);
+});
+
 test("LeaderElection lets one lead, and the next when the first stops", async (t) => {
   const { client, server, signal } = await rig(t);
   const log: string[] = [];

@@ -2,7 +2,7 @@
  * A small Kubernetes API server for tests: real HTTP, objects in memory.
  *
  * Why: what matters to a controller is how versions, watches and deletion behave, and a test must be able to break
- * them: stop and start, cut watches, forget history.
+ * them: stop and start, cut watches, forget history, hold back answers.
  * What it does: list (with a limit), get, create (generateName), replace and patch with compare and swap, merge
  * patch, server-side apply with uid precondition and field removal at the top level of the object (status whole),
  * status subresource, finalizers, watch with bookmarks, 410 for versions it has forgotten.
@@ -82,6 +82,8 @@ export class TestApiServer {
   #port = 0;
   /** Requests that are refused with this status while it is set. */
   failWith: number | null = null;
+  /** Waited for between what a request did and its answer, as on a slow network; watches are not held up. */
+  beforeAnswer: (request: SeenRequest) => Promise<void> = async () => {};
 
   get url(): string {
     return `http://127.0.0.1:${this.#port}`;
@@ -244,14 +246,16 @@ export class TestApiServer {
       parts.length === 0 ? null : JSON.parse(Buffer.concat(parts).toString("utf8"));
     const method = request.method ?? "GET";
     const type = request.headers["content-type"] ?? "";
-    this.requests.push({ method, path: url.pathname, type });
+    const seen: SeenRequest = { method, path: url.pathname, type };
+    this.requests.push(seen);
     try {
       if (this.failWith !== null) throw new Refusal(this.failWith, "Broken", "told to fail");
       const target = targetOf(url.pathname);
       if (url.searchParams.get("watch") === "true") return this.#watch(target, url, response);
-      const answer = this.#answer({ method, type, target, url, body });
+      const answer = JSON.stringify(this.#answer({ method, type, target, url, body }));
+      await this.beforeAnswer(seen);
       response.writeHead(method === "POST" ? 201 : 200, { "content-type": "application/json" });
-      response.end(JSON.stringify(answer));
+      response.end(answer);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       const { status: code, reason, message } = error;
