@@ -56,6 +56,23 @@ export const REST_OPTIONS = {
     help: "Accepted for compatibility: one event loop serves all requests.",
   },
   "max-workers": { short: "m", parse: integer, help: "Accepted for compatibility, see --workers." },
+  "json-grpc": {
+    short: "J",
+    parse: text,
+    help: "Accepted for compatibility: the JSON service is not part of this.",
+  },
+  jaeger: {
+    short: "j",
+    parse: text,
+    help: "Accepted for compatibility: requests are not traced.",
+  },
+  "tracing-tags": {
+    short: "t",
+    env: "TRACING_TAGS",
+    repeats: true,
+    parse: text,
+    help: "Accepted for compatibility, see --jaeger.",
+  },
   help: { short: "h", flag: true, help: "Print this text." },
 } as const satisfies Readonly<Record<string, Option<unknown> | Flag>>;
 

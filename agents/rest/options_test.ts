@@ -27,6 +27,21 @@ test("the options of the published deployment are accepted", () => {
   assert.deepEqual(options.https, { host: "0.0.0.0", port: 8080 });
 });
 
+test("every published option is accepted, in its long and its short form", () => {
+  const options = parse(
+    ...["--https=[::]:8080", "--http=[::]:8081", "--core-grpc=https://core:50051"],
+    ...["--json-grpc=https://json:50052", "--jaeger=jaeger:6831", "--tracing-tags=a=b,c=d"],
+    ...["--request-timeout=5s", "--no-min-timeouts", "--workers=2", "--max-workers=8"],
+    ...["--cert-file=/c", "--key-file=/k", "--jwk=/j"],
+  );
+  checkOptions(options);
+  assert.equal(options.jaeger, "jaeger:6831");
+  const short = ["-z", "http://core:1", "-J", "http://json:2", "-j", "jaeger:3", "-t", "a=b"];
+  checkOptions(parse(...short, "-r=5s", "-w1", "-m1", "--dummy-certificates", "--no-auth"));
+  const env = { TRACING_TAGS: "x=y" };
+  assert.equal(parseOptions(REST_OPTIONS, { args: [], env })["tracing-tags"], "x=y");
+});
+
 test("checkOptions() wants one kind of certificate and one kind of access", () => {
   const bad = [
     [],

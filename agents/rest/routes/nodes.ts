@@ -75,7 +75,7 @@ export const nodeRoutes: readonly Route[] = [
     handle: async ({ params }) => {
       throw new SvcError(
         "unavailable",
-        `Cannot call ${params.method} on ${params.node}: the JSON gRPC service is not configured`,
+        `Cannot call ${params.method} on ${params.node}: the JSON gRPC service is not part of this; --json-grpc changes nothing`,
       );
     },
   }),
