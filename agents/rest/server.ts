@@ -4,8 +4,11 @@
  * Why fastify: routing and connection handling; parsing, errors and the document are the route table's own, so that
  * the quirks of the published interface are in one place.
  * Invariants: every answer above 399 is a RestJsonError; a request's signal is aborted when its client goes away or
- * the server is stopped late; nothing is kept between requests.
+ * the server is stopped late; close() ends within a bounded time, whatever the peers do; nothing is kept between
+ * requests.
  */
+import { STATUS_CODES } from "node:http";
+import type { Socket } from "node:net";
 import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from "fastify";
 import type { Clock } from "#common/clock.ts";
 import { errorMessage, isKind, SvcError, toSvcError } from "#common/errors.ts";
@@ -24,15 +27,20 @@ import { pageHtml } from "./ui.ts";
 const BODY_BYTES_MAX = 1024 * 1024;
 /** Child URIs are path segments. */
 const PARAM_LENGTH_MAX = 4096;
+/** How long a client may take to send its headers, and its whole request. */
+const HEADERS_MS = 10_000;
+const REQUEST_MS = 30_000;
 /** How long close() lets running requests finish before it aborts them. */
 const DRAIN_MS = 5_000;
+/** How long the aborted ones have to be answered before their connections are cut. */
+const ANSWER_MS = 1_000;
 
 export type RestServer = {
   /** Starts to listen; resolves to the port really bound. @throws {SvcError} `unavailable` */
   listen(address: { host: string; port: number }): Promise<number>;
   close(): Promise<void>;
-  /** Answers without a network: for tests. */
-  readonly app: Pick<FastifyInstance, "inject">;
+  /** For tests: answers without a network; limits. */
+  readonly app: Pick<FastifyInstance, "inject" | "server">;
 };
 
 export type RestServerOptions = {
@@ -72,6 +80,31 @@ function fromFramework(error: unknown): unknown {
     : error;
 }
 
+/**
+ * Answers what is not even HTTP, or did not come in time, on the bare socket. A peer that has gone gets nothing.
+ */
+function refuseSocket(error: Error & { readonly code: string }, socket: Socket): void {
+  if (error.code === "ECONNRESET" || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const late = error.code === "ERR_HTTP_REQUEST_TIMEOUT";
+  const rest: RestJsonError = late
+    ? { details: "The request did not arrive in time", message: "", kind: "Timeout" }
+    : { details: `Cannot read the request: ${error.message}`, message: "", kind: "Deserialize" };
+  const status = ERROR_STATUS[rest.kind];
+  const body = JSON.stringify(rest);
+  socket.write(
+    [
+      `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ""}`,
+      "content-type: application/json",
+      `content-length: ${Buffer.byteLength(body)}`,
+      ...["connection: close", "", body],
+    ].join("\r\n"),
+  );
+  socket.destroySoon();
+}
+
 function rawRequest(request: FastifyRequest): RawRequest {
   const mark = request.url.indexOf("?");
   // fastify's params are the decoded segments by name; "*" is the rest of the path.
@@ -92,6 +125,8 @@ export function makeRestServer(options: RestServerOptions): RestServer {
   const documentText = JSON.stringify(document);
   const page = pageHtml(document, `${BASE_PATH}/api/spec`);
   const stopped = new AbortController();
+  const sockets = new Set<Socket>();
+  let closing = false;
 
   const answerError = (error: unknown, request: FastifyRequest, reply: FastifyReply): unknown => {
     const { status, body } = errorAnswer(fromFramework(error), request.url);
@@ -105,6 +140,9 @@ export function makeRestServer(options: RestServerOptions): RestServer {
     exposeHeadRoutes: false,
     bodyLimit: BODY_BYTES_MAX,
     forceCloseConnections: "idle" as const,
+    return503OnClosing: false, // ours below is a RestJsonError
+    requestTimeout: REQUEST_MS,
+    clientErrorHandler: refuseSocket,
     routerOptions: { maxParamLength: PARAM_LENGTH_MAX },
     frameworkErrors: answerError,
   };
@@ -112,6 +150,19 @@ export function makeRestServer(options: RestServerOptions): RestServer {
   const app = (
     tls ? fastify({ ...common, https: { key: tls.key, cert: tls.cert } }) : fastify(common)
   ) as FastifyInstance;
+
+  app.server.headersTimeout = HEADERS_MS;
+  // The raw connections: with TLS also those that never finish, or never begin, their handshake.
+  app.server.on("connection", (socket: Socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  });
+
+  app.addHook("onRequest", async (_request, reply) => {
+    if (!closing) return;
+    reply.header("connection", "close");
+    throw new SvcError("unavailable", "The server is stopping");
+  });
 
   // Bodies stay text: the route that wants one parses it, and says what is wrong in its own words.
   app.removeAllContentTypeParsers();
@@ -164,11 +215,15 @@ export function makeRestServer(options: RestServerOptions): RestServer {
       return typeof bound === "object" ? bound.port : port;
     },
     async close() {
+      closing = true;
       const drained = new AbortController();
-      const late = clock.sleep(DRAIN_MS, drained.signal).then(
-        () => stopped.abort(new SvcError("unavailable", "The server is stopping")),
-        () => {}, // drained in time
-      );
+      const cutLate = async () => {
+        await clock.sleep(DRAIN_MS, drained.signal);
+        stopped.abort(new SvcError("unavailable", "The server is stopping"));
+        await clock.sleep(ANSWER_MS, drained.signal);
+        for (const socket of sockets) socket.destroy();
+      };
+      const late = cutLate().catch(() => {}); // drained in time
       await app.close();
       drained.abort();
       await late;
