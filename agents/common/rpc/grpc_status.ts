@@ -3,8 +3,8 @@
  *
  * Why: a published code loses detail (conflict and aborted are both ABORTED), so our own peers also
  * get the exact kind in the trailers; foreign peers read the code alone.
- * Invariants: every kind has a code; a status without our trailer becomes the kind of its code;
- * a bug (BugError) never becomes a status: it ends the process.
+ * Invariants: every kind has a code; a text fits a peer's limit on headers; a status without our
+ * trailer becomes the kind of its code; a bug (BugError) never becomes a status: it ends the process.
  */
 import { Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { BugError } from "../check.ts";
@@ -16,6 +16,7 @@ import {
   SvcError,
   type SvcErrorKind,
 } from "../errors.ts";
+import { shortMessage } from "./short_text.ts";
 
 /** Trailer that carries the exact kind of a failure between our own processes. */
 export const KIND_TRAILER = "mayastor-error-kind";
@@ -111,7 +112,11 @@ export function toGrpcFailure(error: unknown, trailers: Metadata = new Metadata(
   }
   const kind = error instanceof SvcError ? error.kind : "internal";
   trailers.set(KIND_TRAILER, kind);
-  return { code: statusOfKind(kind), details: errorMessage(error), metadata: trailers };
+  return {
+    code: statusOfKind(kind),
+    details: shortMessage(errorMessage(error)),
+    metadata: trailers,
+  };
 }
 
 export function isServiceError(error: unknown): error is ServiceError {

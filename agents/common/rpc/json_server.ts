@@ -19,15 +19,9 @@ import {
   parserOf,
   REST_ERROR_TRAILER,
 } from "./json_api.ts";
-
-/** Trailers have to fit HTTP/2's usual 16 KiB header list. */
-const ERROR_TEXT_MAX = 2_000;
+import { shortJsonText } from "./short_text.ts";
 
 type AnyHandler = (request: unknown, context: CallContext) => Promise<unknown>;
-
-function shorten(text: string): string {
-  return text.length <= ERROR_TEXT_MAX ? text : `${text.slice(0, ERROR_TEXT_MAX - 3)}...`;
-}
 
 /** Joins an API to its handlers: what grpc.ts' startServer() takes. */
 export function makeJsonService<Api extends JsonApi>(
@@ -52,7 +46,11 @@ export function makeJsonService<Api extends JsonApi>(
         if (failure.kind === "internal") log.error("request failed", fields);
         else log.debug("request failed", fields);
         const rest = toRestError(failure);
-        const body = { ...rest, details: shorten(rest.details), message: shorten(rest.message) };
+        const body = {
+          ...rest,
+          details: shortJsonText(rest.details),
+          message: shortJsonText(rest.message),
+        };
         context.trailers.set(REST_ERROR_TRAILER, Buffer.from(JSON.stringify(body), "utf8"));
         throw failure;
       }

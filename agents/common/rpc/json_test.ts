@@ -32,6 +32,8 @@ const service = makeJsonService(
           cause: new Error("thirteen"),
         });
       }
+      if (value === 14) throw new SvcError("invalid-argument", "é".repeat(200_000));
+      if (value === 15) throw new SvcError("invalid-argument", "broken \ud800");
       // `undefined` is what a handler may leave in an optional: it is omitted on the wire
       return { value: value * 2, note: undefined as unknown as string };
     },
@@ -68,6 +70,20 @@ test("a failure keeps its kind, its details and its innermost message", async ()
     assert.ok(error.cause instanceof Error);
     assert.equal(error.cause.message, "thirteen");
     return true;
+  });
+});
+
+test("a failure with a text too long for a trailer keeps its kind and the text's beginning", async () => {
+  await assert.rejects(calls.Double({ value: 14 }, { signal: never }), {
+    kind: "invalid-argument",
+    message: /^é{500,}\.\.\.$/,
+  });
+});
+
+test("a failure with a text that is no Unicode keeps its kind", async () => {
+  await assert.rejects(calls.Double({ value: 15 }, { signal: never }), {
+    kind: "invalid-argument",
+    message: "broken \ufffd",
   });
 });
 
