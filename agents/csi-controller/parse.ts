@@ -7,7 +7,9 @@
 import {
   PARAMETER,
   POOL_LABEL,
+  PUBLISH_CONTEXT_KEYS,
   parseFileSystem,
+  timeoutParameter,
   uint32Parameter,
   uuidOfVolumeName,
 } from "#common/csi/driver.ts";
@@ -152,14 +154,8 @@ export function parseCreateVolume(
   for (const capability of request.volumeCapabilities) checkCapability(what, capability);
   const { bytes, limitBytes } = parseSize(what, request.capacityRange);
   checkProtocol(what, parameters);
-  for (const key of [
-    PARAMETER.ioTimeout,
-    PARAMETER.ctrlLossTmo,
-    PARAMETER.keepAliveTmo,
-    PARAMETER.nrIoQueues,
-  ]) {
-    uint32Parameter(parameters, key);
-  }
+  for (const key of PUBLISH_CONTEXT_KEYS) timeoutParameter(parameters, key);
+  uint32Parameter(parameters, PARAMETER.nrIoQueues);
   parseFileSystem(parameters[PARAMETER.fsType] ?? "");
   const grouped = booleanParameter(what, parameters, PARAMETER.stsAffinityGroup);
   const group = grouped ? affinityGroup(parameters) : null;

@@ -3,7 +3,7 @@
  * publish context, read once.
  */
 import type { Clock } from "#common/clock.ts";
-import { PARAMETER, URI_KEY, uint32Parameter } from "#common/csi/driver.ts";
+import { PARAMETER, timeoutParameter, URI_KEY } from "#common/csi/driver.ts";
 import { SvcError } from "#common/errors.ts";
 import type { Log } from "#common/log.ts";
 import { nodeHostNqn, subsystemNqn } from "#common/nqn.ts";
@@ -63,9 +63,9 @@ export function parseAttachment(
       `Cannot stage volume ${uuid}: ${uri.nqn} is not its NQN`,
     );
   }
-  const ioTimeout = uint32Parameter(publishContext, PARAMETER.ioTimeout);
-  const ctrlLossTmo = uint32Parameter(publishContext, PARAMETER.ctrlLossTmo);
-  const keepAliveTmo = uint32Parameter(publishContext, PARAMETER.keepAliveTmo);
+  const ioTimeout = timeoutParameter(publishContext, PARAMETER.ioTimeout);
+  const ctrlLossTmo = timeoutParameter(publishContext, PARAMETER.ctrlLossTmo);
+  const keepAliveTmo = timeoutParameter(publishContext, PARAMETER.keepAliveTmo);
   const ownNqn = nodeHostNqn(nodeName);
   const hostNqn = uri.hostNqns.includes(ownNqn) ? ownNqn : uri.hostNqns[0];
   const quick = ioTimeout !== null && ioTimeout <= QUICK_RECONNECT_SECONDS_MAX;

@@ -68,6 +68,30 @@ export function uint32Parameter(map: Readonly<Record<string, string>>, key: stri
   return Number(text);
 }
 
+/** Seconds that the kernel takes: it keeps an I/O timeout as 32 bits of milliseconds, options of fabrics are signed. */
+const TIMEOUT_SECONDS: Readonly<Record<(typeof PUBLISH_CONTEXT_KEYS)[number], [number, number]>> = {
+  [PARAMETER.ioTimeout]: [1, 4_294_967],
+  [PARAMETER.ctrlLossTmo]: [0, 0x7fff_ffff],
+  [PARAMETER.keepAliveTmo]: [0, 0x7fff_ffff],
+};
+
+/**
+ * One of the timeouts, in seconds; null when absent or empty.
+ * @throws {SvcError} `invalid-argument` also when the kernel would refuse it
+ */
+export function timeoutParameter(
+  map: Readonly<Record<string, string>>,
+  key: (typeof PUBLISH_CONTEXT_KEYS)[number],
+): number | null {
+  const seconds = uint32Parameter(map, key);
+  const [min, max] = TIMEOUT_SECONDS[key];
+  if (seconds === null || (seconds >= min && seconds <= max)) return seconds;
+  throw new SvcError(
+    "invalid-argument",
+    `Cannot read parameter ${key}: ${seconds} s is not between ${min} and ${max}`,
+  );
+}
+
 const VOLUME_NAME = /^pvc-(.+)$/;
 
 /** Name that the provisioner gives to a volume and to its PersistentVolume. */
