@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { ManualClock } from "#common/clock.ts";
+import { VolumeGuard } from "#common/csi/guard.ts";
 import { SvcError } from "#common/errors.ts";
 import { silentLog } from "#common/log.ts";
 import type { Volume } from "#common/openapi/model.ts";
@@ -37,45 +38,66 @@ const pv = (uuid: string, over: Partial<Pv> = {}): Pv => ({
   ...over,
 });
 
-function start(_t: TestContext, { volumes, pvs }: { volumes: Volume[]; pvs: Pv[] }) {
-  const state = { volumes, pvs, listFails: false };
-  const deleted: string[] = [];
+/** A collector that runs until the test ends; time passes in `clock.advance()` alone. */
+function start(t: TestContext, { volumes, pvs }: { volumes: Volume[]; pvs: Pv[] }) {
+  const state = { volumes, pvs, listFails: false, readFails: false };
+  const asked = { deleted: [] as string[], atDelete: async () => {} };
   const clock = new ManualClock();
+  const guard = new VolumeGuard();
+  const stop = new AbortController();
+  let tell: (pv: Pv, isGone: boolean) => void = () => {};
   const collector = new PvGarbageCollector({
-    clock,
-    random: seededRandom(1),
-    log: silentLog,
+    ...{ clock, guard, random: seededRandom(1), log: silentLog },
     source: {
       list: async () => {
         if (state.listFails) throw new Error("forbidden");
         return state.pvs;
       },
-      watch: async () => {},
+      find: async (uuid) => {
+        if (state.readFails) throw new Error("unavailable");
+        return state.pvs.filter(({ volumeHandle }) => volumeHandle.toLowerCase() === uuid);
+      },
+      watch: async (onChange) => {
+        tell = onChange;
+      },
     },
     rest: {
       listVolumes: async () => ({ entries: state.volumes }),
-      getVolume: async () => Promise.reject(new SvcError("not-found", "gone")),
+      getVolume: async (uuid) => {
+        const found = state.volumes.find(({ spec }) => spec.uuid === uuid);
+        if (!found) throw new SvcError("not-found", "gone");
+        return found;
+      },
       deleteVolume: async (uuid) => {
-        deleted.push(uuid);
+        await asked.atDelete();
+        asked.deleted.push(uuid);
         state.volumes = state.volumes.filter(({ spec }) => spec.uuid !== uuid);
       },
     },
   });
-  return { state, deleted, clock, collector };
+  const running = collector.run(stop.signal);
+  t.after(async () => {
+    stop.abort();
+    await running;
+  });
+  /** The event as the watch tells it, with the world as it is then. */
+  const change = (pv: Pv, isGone: boolean) => {
+    state.pvs = [...state.pvs.filter(({ name }) => name !== pv.name), ...(isGone ? [] : [pv])];
+    tell(pv, isGone);
+  };
+  return { state, asked, clock, guard, collector, change };
 }
 
-test("collectOrphans() deletes what has no PersistentVolume, and nothing else", async (t) => {
-  const { collector, deleted, clock } = start(t, { volumes: [volume(A), volume(B)], pvs: [pv(B)] });
-  const pass = collector.collectOrphans(new AbortController().signal);
+test("what has no PersistentVolume is deleted, after the grace period, and nothing else", async (t) => {
+  const { asked, clock } = start(t, { volumes: [volume(A), volume(B)], pvs: [pv(B)] });
   await clock.advance(59_000);
-  assert.deepEqual(deleted, [], "not before the grace period is over");
+  assert.deepEqual(asked.deleted, [], "not before the grace period is over");
   await clock.advance(1_000);
-  await pass;
-  assert.deepEqual(deleted, [A]);
+  assert.deepEqual(asked.deleted, [A]);
 });
 
-test("collectOrphans() spares volumes that are published, asked for, known by handle or get their PersistentVolume late", async (t) => {
-  const cases: ((parts: ReturnType<typeof start>) => void)[] = [
+test("orphans are spared that are published, asked for, known by handle or get their PersistentVolume late", async (t) => {
+  const cases: ((parts: ReturnType<typeof start>) => unknown)[] = [
     ({ state }) => state.volumes.splice(0, 1, volume(A, "node-1")),
     ({ collector }) => collector.noteCreated(A),
     ({ state }) => state.pvs.push(pv(A, { name: "by-hand", volumeHandle: A.toUpperCase() })),
@@ -83,54 +105,142 @@ test("collectOrphans() spares volumes that are published, asked for, known by ha
   ];
   for (const change of cases) {
     const parts = start(t, { volumes: [volume(A)], pvs: [] });
-    const pass = parts.collector.collectOrphans(new AbortController().signal);
     await parts.clock.advance(30_000);
     change(parts);
-    await parts.clock.advance(30_000);
-    await pass;
-    assert.deepEqual(parts.deleted, []);
+    await parts.clock.advance(600_000);
+    assert.deepEqual(parts.asked.deleted, [], String(change));
   }
 });
 
-test("collectOrphans() deletes nothing when PersistentVolumes cannot be listed", async (t) => {
-  const parts = start(t, { volumes: [volume(A)], pvs: [] });
-  parts.state.listFails = true;
-  await assert.rejects(parts.collector.collectOrphans(new AbortController().signal), /forbidden/);
-  assert.deepEqual(parts.deleted, []);
+test("the pass over orphans is repeated until both lists were read, and never after that", async (t) => {
+  const { state, asked, clock } = start(t, { volumes: [volume(A)], pvs: [] });
+  state.listFails = true;
+  await clock.advance(120_000);
+  assert.deepEqual(asked.deleted, [], "nothing is deleted when PersistentVolumes cannot be listed");
+  state.listFails = false;
+  await clock.advance(200_000); // the longest pause, the grace period, and some
+  assert.deepEqual(asked.deleted, [A]);
+  state.volumes = [volume(B)];
+  await clock.advance(600_000);
+  assert.deepEqual(asked.deleted, [A], "only once: later volumes are the watch's business");
 });
 
-test("run() repeats the pass until both lists were read, and leaves after that", async (t) => {
-  const parts = start(t, { volumes: [volume(A)], pvs: [] });
-  parts.state.listFails = true;
-  const stop = new AbortController();
-  const running = parts.collector.run(stop.signal);
-  await parts.clock.advance(120_000);
-  assert.deepEqual(parts.deleted, []);
-  parts.state.listFails = false;
-  await parts.clock.advance(200_000); // the longest pause, the grace period, and some
-  assert.deepEqual(parts.deleted, [A]);
-  parts.state.volumes = [volume(B)];
-  await parts.clock.advance(600_000);
-  assert.deepEqual(parts.deleted, [A], "only once: later volumes are the watch's business");
-  stop.abort();
-  await running;
-});
-
-test("onChange() deletes the volume of a Retain-ed PersistentVolume once nothing claims it", async (t) => {
+test("the volume of a Retain-ed PersistentVolume is deleted once nothing claims it", async (t) => {
   const rows: [Partial<Pv>, boolean, boolean][] = [
     [{ isDeleting: true, phase: "Released" }, false, true],
+    [{ phase: "Released" }, true, true],
     [{ isDeleting: true, phase: "Bound" }, false, false],
     [{ isDeleting: true, phase: "Bound" }, true, true],
     [{ phase: "Released" }, false, false],
+    [{ phase: "Available" }, true, false], // freed for another claim: whoever did that wants the data
+    [{ isDeleting: true, phase: "Available" }, true, false],
+    [{ phase: "" }, true, false],
     [{ isDeleting: true, phase: "Released", reclaimPolicy: "Delete" }, false, false],
     [{ isDeleting: true, phase: "Released", driver: "other" }, true, false],
     [{ name: "by-hand" }, true, false],
   ];
   for (const [over, isGone, expected] of rows) {
-    const { collector, deleted } = start(t, { volumes: [volume(A)], pvs: [] });
-    collector.onChange(pv(A, over), isGone);
-    collector.onChange(pv(A, over), isGone);
-    await collector.settle();
-    assert.deepEqual(deleted, expected ? [A] : [], JSON.stringify([over, isGone]));
+    const { change, asked, clock } = start(t, { volumes: [volume(A)], pvs: [pv(A)] });
+    await clock.advance(0);
+    change(pv(A, over), isGone);
+    change(pv(A, over), isGone);
+    await clock.advance(600_000);
+    assert.deepEqual(asked.deleted, expected ? [A] : [], JSON.stringify([over, isGone]));
   }
+});
+
+test("a volume whose PersistentVolume is gone stays while it is published, and goes after that", async (t) => {
+  const { state, change, asked, clock } = start(t, {
+    volumes: [volume(A, "node-1")],
+    pvs: [pv(A)],
+  });
+  await clock.advance(0);
+  change(pv(A), true);
+  await clock.advance(600_000);
+  assert.deepEqual(asked.deleted, [], "somebody has it mounted");
+  state.volumes = [volume(A)];
+  await clock.advance(10_000);
+  assert.deepEqual(asked.deleted, [A]);
+});
+
+test("an order to delete is void once its PersistentVolume is back, under whichever name", async (t) => {
+  const back: ((parts: ReturnType<typeof start>) => unknown)[] = [
+    ({ change }) => change(pv(A, { phase: "Available" }), false), // kubectl replace --force
+    ({ state }) => state.pvs.push(pv(A)), // before the watch tells
+    ({ state }) => state.pvs.push(pv(A, { name: "by-hand" })),
+    ({ collector }) => collector.noteCreated(A),
+  ];
+  for (const comes of back) {
+    const parts = start(t, { volumes: [volume(A, "node-1")], pvs: [pv(A)] });
+    await parts.clock.advance(0);
+    parts.change(pv(A), true);
+    await parts.clock.advance(30_000);
+    comes(parts);
+    await parts.clock.advance(30_000);
+    parts.state.volumes = [volume(A)];
+    await parts.clock.advance(600_000);
+    assert.deepEqual(parts.asked.deleted, [], String(comes));
+  }
+});
+
+test("a deletion that fails, or cannot be judged, is tried again", async (t) => {
+  const { state, change, asked, clock } = start(t, { volumes: [volume(A)], pvs: [pv(A)] });
+  await clock.advance(0);
+  state.readFails = true;
+  change(pv(A), true);
+  await clock.advance(600_000);
+  assert.deepEqual(asked.deleted, [], "nothing is deleted on an incomplete view");
+  asked.atDelete = async () => {
+    throw new SvcError("unavailable", "api-rest is away");
+  };
+  state.readFails = false;
+  await clock.advance(600_000);
+  asked.atDelete = async () => {};
+  assert.deepEqual(asked.deleted, []);
+  await clock.advance(75_000); // the longest pause with its jitter
+  assert.deepEqual(asked.deleted, [A]);
+});
+
+test("collecting and the calls about a volume take turns", async (t) => {
+  const parts = start(t, { volumes: [volume(A)], pvs: [pv(A)] });
+  const { state, change, asked, clock, guard } = parts;
+  await clock.advance(0);
+  let unblock = () => {};
+  asked.atDelete = () =>
+    new Promise<void>((resolve) => {
+      unblock = resolve;
+    });
+  change(pv(A), true);
+  await clock.advance(0);
+  const create = async () => {
+    parts.collector.noteCreated(A);
+    await guard.run(A, "CreateVolume", async () => {
+      state.volumes = [volume(A)];
+    });
+  };
+  await assert.rejects(create(), { kind: "aborted" });
+  unblock();
+  await clock.advance(0);
+  assert.deepEqual(asked.deleted, [A]);
+  asked.atDelete = async () => {};
+  await create();
+  await clock.advance(600_000);
+  assert.deepEqual([asked.deleted, state.volumes.length], [[A], 1], "the new one stays");
+
+  // The other way round: a call that has begun is waited for.
+  let finish = () => {};
+  const publishing = guard.run(
+    ...([A, "ControllerPublishVolume"] as const),
+    () =>
+      new Promise<void>((resolve) => {
+        finish = resolve;
+      }),
+  );
+  change(pv(A), true);
+  await clock.advance(600_000);
+  state.volumes = [volume(A, "node-1")];
+  finish();
+  await publishing;
+  await clock.advance(600_000);
+  assert.deepEqual(asked.deleted, [A], "it is published");
 });

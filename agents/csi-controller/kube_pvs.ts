@@ -2,10 +2,13 @@
  * PersistentVolumes of the cluster this pod runs in.
  *
  * Invariants: list() is complete or fails; watch() follows until the signal, through lost connections and lost history,
- * after which everything is listed again: what vanished meanwhile is then reported as gone, in the form last seen.
+ * after which everything is listed again: what vanished meanwhile is then reported as gone, in the form last seen. One
+ * that cannot be read is neither present nor gone: nothing is reported of it until it can be read again.
  */
 import { type Static, Type } from "typebox";
 import type { Clock } from "#common/clock.ts";
+import { DRIVER_NAME, volumeName } from "#common/csi/driver.ts";
+import { errorMessage, isKind } from "#common/errors.ts";
 import { KubeClient } from "#common/kubernetes/client.ts";
 import { type Environment, findConnection } from "#common/kubernetes/connection.ts";
 import { Informer } from "#common/kubernetes/informer.ts";
@@ -72,27 +75,59 @@ async function listAll(client: KubeClient, signal: AbortSignal): Promise<readonl
   return found;
 }
 
-/** Uses the pod's service account. */
-export async function kubePvs(
-  env: Environment,
-  { clock, random, log }: { readonly clock: Clock; readonly random: Random; readonly log: Log },
-): Promise<PvSource> {
-  const client = new KubeClient(await findConnection(env, clock), { clock });
+/** The one of this name, or null. @throws when it cannot be read */
+async function findOne(client: KubeClient, name: string, signal: AbortSignal): Promise<Pv | null> {
+  try {
+    return toPv(await client.get(`${PATH}/${name}`, { signal }));
+  } catch (error) {
+    if (isKind(error, "not-found")) return null;
+    throw error;
+  }
+}
+
+type Parts = { readonly clock: Clock; readonly random: Random; readonly log: Log };
+
+export function pvSource(client: KubeClient, { clock, random, log }: Parts): PvSource {
+  /** What the watch knows to be there. */
+  const known = new Map<string, Pv>();
   return {
     list: (signal) => listAll(client, signal),
+    find: async (uuid, signal) => {
+      const named = await findOne(client, volumeName(uuid), signal);
+      const others = [...known.values()].filter(
+        ({ name, driver, volumeHandle }) =>
+          driver === DRIVER_NAME &&
+          volumeHandle.toLowerCase() === uuid &&
+          name !== volumeName(uuid),
+      );
+      return named === null ? others : [named, ...others];
+    },
     watch: async (onChange, signal) => {
-      const known = new Map<string, Pv>();
-      const informer = new Informer<Pv>({
-        ...{ client, path: PATH, parse: toPv, clock, random, log },
+      const informer = new Informer<Pv | null>({
+        ...{ client, path: PATH, clock, random, log },
+        parse: (object) => {
+          try {
+            return toPv(object);
+          } catch (error) {
+            log.warn("PersistentVolume cannot be read", { error: errorMessage(error) });
+            return null; // the informer would leave it out, which looks like gone
+          }
+        },
         onChange: (name) => {
           const pv = informer.get(name);
           const last = pv ?? known.get(name);
-          if (pv === undefined) known.delete(name);
-          else known.set(name, pv);
-          if (last !== undefined) onChange(last, pv === undefined);
+          if (pv) known.set(name, pv);
+          else known.delete(name); // also an unreadable one: its last form does not count any more
+          if (pv !== null && last !== undefined) onChange(last, pv === undefined);
         },
       });
       await informer.run(signal);
     },
   };
+}
+
+/** Uses the pod's service account. */
+export async function kubePvs(env: Environment, parts: Parts): Promise<PvSource> {
+  const { clock } = parts;
+  return pvSource(new KubeClient(await findConnection(env, clock), { clock }), parts);
 }

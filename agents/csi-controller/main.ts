@@ -2,6 +2,7 @@
 
 import { systemClock } from "#common/clock.ts";
 import { helpText, parseOptions } from "#common/config.ts";
+import { VolumeGuard } from "#common/csi/guard.ts";
 import { identityService, serveSocket } from "#common/csi/serve.ts";
 import { createLog } from "#common/log.ts";
 import { runMain, shutdownSignal } from "#common/process.ts";
@@ -32,15 +33,17 @@ runMain(log, async () => {
     timeoutMs: options["rest-timeout"],
     clock,
   });
+  const guard = new VolumeGuard();
   const collector = isInKubernetes(process.env)
     ? new PvGarbageCollector({
-        ...{ rest, clock, random: systemRandom, log },
+        ...{ rest, guard, clock, random: systemRandom, log },
         source: await kubePvs(process.env, { clock, random: systemRandom, log }),
       })
     : null;
   if (!collector) log.info("not in Kubernetes: volumes are not collected");
   const controller = controllerService({
     rest,
+    guard,
     log,
     nodeSegments: options["node-selector"],
     concurrentMax,

@@ -5,7 +5,7 @@
  * wait; RPCs whose capability is not offered are `unimplemented`.
  */
 import { NODE_NAME_TOPOLOGY_KEY } from "#common/csi/driver.ts";
-import { Limiter, VolumeGuard } from "#common/csi/guard.ts";
+import { Limiter, type VolumeGuard } from "#common/csi/guard.ts";
 import { SvcError } from "#common/errors.ts";
 import { isUuid } from "#common/ids.ts";
 import type { Log } from "#common/log.ts";
@@ -41,11 +41,13 @@ const CAPABILITIES = [
 
 export type ControllerParts = {
   readonly rest: RestApi;
+  /** Shared with whatever else changes volumes in this process. */
+  readonly guard: VolumeGuard;
   readonly log: Log;
   /** Topology of every volume: the nodes that run a node plugin. */
   readonly nodeSegments: Readonly<Record<string, string>>;
   readonly concurrentMax: number;
-  /** Called with the uuid of a volume that was asked for, before it is made. */
+  /** Called with the uuid of a volume that is asked for, before anything else, even if the call is then refused. */
   readonly onCreate?: (uuid: string) => void;
 };
 
@@ -63,8 +65,7 @@ function volumeUuid(what: string, id: string): string {
 }
 
 export function controllerHandlers(parts: ControllerParts): ControllerHandlers {
-  const { rest, log, nodeSegments, onCreate } = parts;
-  const guard = new VolumeGuard();
+  const { rest, guard, log, nodeSegments, onCreate } = parts;
   const limiter = new Limiter(parts.concurrentMax);
   const topology = [{ segments: { ...nodeSegments } }];
   const guarded = <T>(uuid: string, operation: string, work: () => Promise<T>): Promise<T> =>
@@ -79,8 +80,8 @@ export function controllerHandlers(parts: ControllerParts): ControllerHandlers {
   return {
     createVolume: async (request) => {
       const wish = parseCreateVolume(request, nodeSegments);
+      onCreate?.(wish.uuid);
       return await guarded(wish.uuid, "CreateVolume", async () => {
-        onCreate?.(wish.uuid);
         const volume = await createVolume(rest, wish);
         log.info("volume created", { "volume.uuid": wish.uuid, size: volume.spec.size });
         return { volume: entry(volume, request.parameters) };

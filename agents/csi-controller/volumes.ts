@@ -5,7 +5,7 @@
  * Invariants: each is safe to repeat and ends in the same state; a repeat that wants something else is refused with
  * `already-exists` or `failed-precondition`, never carried out. Callers hold the volume's guard.
  */
-import { PUBLISH_CONTEXT_KEYS, URI_KEY, uint32Parameter } from "#common/csi/driver.ts";
+import { PUBLISH_CONTEXT_KEYS, timeoutParameter, URI_KEY } from "#common/csi/driver.ts";
 import { isKind, SvcError } from "#common/errors.ts";
 import type { Log } from "#common/log.ts";
 import { nodeHostNqn } from "#common/nqn.ts";
@@ -66,11 +66,29 @@ export async function createVolume(rest: RestApi, wish: VolumeWish): Promise<Vol
   }
 }
 
-/** Gone already counts as deleted. @throws {SvcError} `failed-precondition`, ... */
+/** Where its target is, or is to be, while it has one; one that is being deleted has lost its user already. */
+export function targetNode({ spec }: Volume): string | null {
+  return spec.status === "Deleting" ? null : (spec.target?.node ?? null);
+}
+
+/**
+ * Gone already counts as deleted; a published volume is refused, because agent-core would take it from under its user.
+ * @throws {SvcError} `failed-precondition`, ...
+ */
 export async function deleteVolume(
   rest: Pick<RestApi, "getVolume" | "deleteVolume">,
   uuid: string,
 ): Promise<void> {
+  const found = await findVolume(rest, uuid);
+  if (found === null) return;
+  const node = targetNode(found);
+  if (node !== null) {
+    throw new SvcError(
+      "failed-precondition",
+      `Cannot delete volume ${uuid}: it is published; unpublish it first`,
+      { fields: { "target.node": node } },
+    );
+  }
   try {
     await rest.deleteVolume(uuid);
   } catch (error) {
@@ -85,7 +103,7 @@ export async function deleteVolume(
 export function publishContextOf(parameters: StringMap): Record<string, string> {
   const context: Record<string, string> = {};
   for (const key of PUBLISH_CONTEXT_KEYS) {
-    const value = uint32Parameter(parameters, key);
+    const value = timeoutParameter(parameters, key);
     if (value !== null) context[key] = String(value);
   }
   return context;
@@ -163,7 +181,6 @@ async function publishedBefore(
       if (hosts.includes(await hostNqnOf(rest, nodeId))) return volume;
       throw elsewhere();
     }
-    if (volume.spec.target?.node === nodeId) return volume;
   }
   try {
     return await rest.publishVolume(uuid, {

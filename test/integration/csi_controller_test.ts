@@ -4,7 +4,7 @@ import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
 import { LocalCluster } from "../../hack/cluster/local.ts";
-import { QUICK_CORE } from "../support/cluster.ts";
+import { QUICK_CORE, startCluster } from "../support/cluster.ts";
 import type { CsiClient } from "../support/csi/client.ts";
 import { startController } from "../support/csi/programs.ts";
 
@@ -102,6 +102,8 @@ test("csi-controller against a real cluster: every call, its repeats, conflicts 
       { volumeContentSource: { snapshot: { snapshotId: "x" } } },
       { volumeContentSource: { volume: { volumeId: A } } },
       ...[{ repl: "0" }, { repl: "256" }, { repl: "x" }, { protocol: "iscsi" }].map(asParameters),
+      ...[{ ioTimeout: "0" }, { ioTimeout: "4294968" }].map(asParameters),
+      ...[{ nvmeCtrlLossTmo: "2147483648" }, { nvmeKeepAliveTmo: "2147483648" }].map(asParameters),
       ...[{ ioTimeout: "30s" }, { nvmeCtrlLossTmo: "-1" }, { fsType: "EXT4" }].map(asParameters),
     ];
     for (const over of bad) await expect("INVALID_ARGUMENT", "CreateVolume", createOf(A, over));
@@ -237,6 +239,8 @@ test("csi-controller against a real cluster: every call, its repeats, conflicts 
     const remote = await ok("ControllerPublishVolume", publishOf({ nodeId: "app-1" }));
     assert.match(JSON.stringify(remote), /hostnqn=nqn\.2019-05\.io\.openebs:node-name:app-1/);
     assert.deepEqual(await ok("ControllerPublishVolume", publishOf({ nodeId: "app-1" })), remote);
+    await expect("FAILED_PRECONDITION", "DeleteVolume", { volumeId: A });
+    assert.ok((await cluster.rest.volume(A)).spec.target, "its user keeps it");
   });
 
   await t.test(
@@ -261,6 +265,23 @@ test("csi-controller against a real cluster: every call, its repeats, conflicts 
     await expect("UNAVAILABLE", "CreateVolume", createOf(A));
     await expect("UNAVAILABLE", "DeleteVolume", { volumeId: A });
   });
+});
+
+test("csi-controller without access lists still publishes a volume to one node alone", async (t) => {
+  const cluster = await startCluster(t, {
+    ...{ engines: 1, diskMiB: 256, coreArgs: [...QUICK_CORE, "--hosts-acl", "none"] },
+  });
+  const client = await startController(t, { restUrl: cluster.rest.url, folder: cluster.folder });
+  const body = { size: 16 * MIB, replicas: 1, thin: false, policy: { self_heal: true } };
+  await cluster.rest.request("PUT", `/volumes/${A}`, body);
+  const publish = (nodeId: string) =>
+    client.call("ControllerPublishVolume", message(publishOf({ nodeId })));
+  const first = await publish("app-1");
+  assert.equal(first.code, "OK", first.message);
+  assert.doesNotMatch(JSON.stringify(first.reply), /hostnqn/);
+  assert.deepEqual(await publish("app-1"), first);
+  assert.equal((await cluster.rest.volume(A)).spec.target?.node, "node-1");
+  assert.equal((await publish("node-1")).code, "FAILED_PRECONDITION"); // where its target is
 });
 
 function asParameters(over: object): object {

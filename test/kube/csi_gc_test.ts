@@ -96,12 +96,24 @@ describe("the volume garbage collector on a real API server", { concurrency: fal
       },
     });
   };
+  const endClaim = async (name: string) => {
+    await api.must("DELETE", `${CLAIMS}/${name}`);
+  };
   const phaseOf = async (uuid: string) => {
     const status = (await api.find(`${PVS}/${pvName(uuid)}`))?.["status"] as { phase?: string };
     return status?.phase ?? "gone";
   };
   const untilPhase = (uuid: string, phase: string) =>
     until(`${pvName(uuid)} ${phase}`, async () => (await phaseOf(uuid)) === phase, { seconds: 60 });
+  /** A PersistentVolume whose claim has come and gone: its end orders the volume away. */
+  const makeReleased = async (uuid: string) => {
+    const claim = `claim-${uuid.slice(-2)}`;
+    await makePv(uuid, { claim });
+    await makeClaim(claim, uuid);
+    await untilPhase(uuid, "Bound");
+    await endClaim(claim);
+    await untilPhase(uuid, "Released");
+  };
   const volumes = async () =>
     (await cluster.rest.volumes()).entries.map(({ spec }) => spec.uuid).sort();
   const untilVolumes = async (wanted: readonly string[], seconds = 60) => {
@@ -123,7 +135,9 @@ describe("the volume garbage collector on a real API server", { concurrency: fal
   const [orphan, published, retained, deletable, byHand] = [1, 2, 3, 4, 5].map(uuidOf) as [
     ...[string, string, string, string, string], // five were asked for
   ];
-  const [late, bound, gone] = [6, 7, 8].map(uuidOf) as [string, string, string]; // three
+  const [late, bound, gone, freed] = [6, 7, 8, 9].map(uuidOf) as [
+    ...[string, string, string, string], // four
+  ];
   const kept = [published, retained, deletable, byHand];
 
   test("deletes orphans, however late the API server is there, and nothing else", {
@@ -133,7 +147,7 @@ describe("the volume garbage collector on a real API server", { concurrency: fal
     const [node] = cluster.nodes;
     assert.ok(node);
     await cluster.rest.publish(published, node.name);
-    await makePv(retained);
+    await makeReleased(retained);
     await makePv(deletable, { policy: "Delete" });
     await makePv(byHand, { name: "static-volume" });
     controller.recorder.cut();
@@ -156,7 +170,7 @@ describe("the volume garbage collector on a real API server", { concurrency: fal
     );
     // Its PersistentVolume comes within the grace period, as a provisioner's does.
     await makeVolume(late);
-    await makePv(late);
+    await makeReleased(late);
     await untilVolumes([...kept, late], ORPHAN_SEC);
   });
 
@@ -176,12 +190,35 @@ describe("the volume garbage collector on a real API server", { concurrency: fal
     assert.ok(pv?.metadata.deletionTimestamp, "it is being deleted, but a claim protects it");
     // Something later that is certainly seen after it.
     await makeVolume(gone);
-    await makePv(gone);
+    await makeReleased(gone);
     await api.must("DELETE", `${PVS}/${pvName(gone)}`);
     await untilVolumes([published, deletable, byHand, late, bound]);
-    await api.must("DELETE", `${CLAIMS}/claim`);
+    await endClaim("claim");
     await untilPhase(bound, "gone");
     await untilVolumes([published, deletable, byHand, late]);
+  });
+
+  test("spares it while it is published, and while its PersistentVolume is freed for another claim", async () => {
+    const [node] = cluster.nodes;
+    assert.ok(node);
+    await makeVolume(freed);
+    await makeReleased(freed);
+    await api.must("PATCH", `${PVS}/${pvName(freed)}`, {
+      ...{ body: { spec: { claimRef: null } }, patch: "merge" },
+    });
+    await untilPhase(freed, "Available");
+    await api.must("DELETE", `${PVS}/${pvName(freed)}`);
+    await makeVolume(gone);
+    await cluster.rest.publish(gone, node.name);
+    await makeReleased(gone);
+    await api.must("DELETE", `${PVS}/${pvName(gone)}`);
+    await until("it is put off", async () =>
+      controller.tail(50).includes("deleted once it is not"),
+    );
+    const spared = [published, deletable, byHand, late, freed];
+    assert.deepEqual(await volumes(), [...spared, gone].sort());
+    await cluster.rest.unpublish(gone);
+    await untilVolumes(spared);
   });
 
   test("leaves a PersistentVolume with policy Delete, and one made by hand, to others", async () => {
@@ -190,16 +227,16 @@ describe("the volume garbage collector on a real API server", { concurrency: fal
     await until("both gone", async () => (await api.list(PVS)).length === 1);
     // Something later that is certainly seen after them.
     await makeVolume(gone);
-    await makePv(gone);
+    await makeReleased(gone);
     await api.must("DELETE", `${PVS}/${pvName(gone)}`);
-    await untilVolumes([published, deletable, byHand, late]);
+    await untilVolumes([published, deletable, byHand, late, freed]);
   });
 
   test("sees what was deleted while it was cut off, though history is lost", {
     timeout: 240_000,
   }, async () => {
     await makeVolume(gone);
-    await makePv(gone);
+    await makeReleased(gone);
     await until("the watch to tell", async () =>
       controller.recorder.answered().some(({ verb }) => verb === "watch"),
     );
@@ -211,7 +248,7 @@ describe("the volume garbage collector on a real API server", { concurrency: fal
     await makePv(gone);
     await plane.restartApiServer();
     controller.recorder.mend();
-    await untilVolumes([published, deletable, byHand, gone], 120);
+    await untilVolumes([published, deletable, byHand, freed, gone], 120);
     assert.notEqual(await phaseOf(gone), "gone");
   });
 
@@ -223,7 +260,7 @@ describe("the volume garbage collector on a real API server", { concurrency: fal
     );
     assert.deepEqual(
       [...new Set(calls.map(({ verb, resource }) => `${verb} ${resource}`))].sort(),
-      ["list persistentvolumes", "watch persistentvolumes"],
+      ["get persistentvolumes", "list persistentvolumes", "watch persistentvolumes"],
     );
     await controller.end();
     assert.match(controller.tail(3), /"stopped"/);
