@@ -1,8 +1,9 @@
 /**
  * Drain: moves the targets off a node; replicas stay.
  *
- * Invariants: a volume counts as moved only after its republish; the node is Drained when its old targets are
- * gone, or after 120 s of waiting for them (the clock restarts with the agent).
+ * Invariants: a volume is noted in the node's spec before its target is moved, so that a crash in between leaves no
+ * old target that nobody knows of; the node is Drained when its old targets are gone, or 120 s after draining began
+ * (the clock restarts with the agent).
  */
 import { toSvcError } from "#common/errors.ts";
 import { isShutdown } from "#common/types/nexus.ts";
@@ -26,13 +27,14 @@ export class DrainReconciler {
   }
 
   async run(): Promise<Outcome> {
-    const { specs, guards } = this.#core;
+    const { specs, guards, clock } = this.#core;
     const outcomes: Outcome[] = [];
     for (const node of specs.nodes.all()) {
       if (!isDraining(node)) {
         this.#startedMs.delete(node.id);
         continue;
       }
+      if (!this.#startedMs.has(node.id)) this.#startedMs.set(node.id, clock.monotonicMs());
       outcomes.push((await this.#moveTargets(node)) ? "busy" : "failed"); // failed: the rest takes time
       await guards.tryRun(`node/${node.id}`, () => this.#finish(node.id));
     }
@@ -47,18 +49,14 @@ export class DrainReconciler {
 
   /** True when at least one was moved. */
   async #moveTargets(node: NodeSpec): Promise<boolean> {
-    const { specs, guards, log } = this.#core;
+    const { log } = this.#core;
     let moved = false;
     for (const { uuid, target } of this.#targetsOn(node.id)) {
       const frontendNode = target?.frontend.host_acl[0]?.node_name ?? "";
       const request = { node: null, protocol: "nvmf", reuseExisting: false, frontendNode } as const;
       try {
+        if (!(await this.#note(node.id, uuid))) break; // uncordoned meanwhile
         await republishVolume(this.#core, uuid, request, this.#recreate);
-        await guards.run(`node/${node.id}`, async () => {
-          const spec = specs.nodes.get(node.id);
-          const draining_volumes = [...new Set([...spec.draining_volumes, uuid])];
-          await specs.nodes.put({ ...spec, draining_volumes });
-        });
         moved = true;
       } catch (error) {
         const fields = { "node.id": node.id, "volume.uuid": uuid };
@@ -68,13 +66,24 @@ export class DrainReconciler {
     return moved;
   }
 
+  /** Writes down that the volume's old target on the node is ours to see gone. False when the drain is over. */
+  async #note(id: string, volume: string): Promise<boolean> {
+    const { specs, guards } = this.#core;
+    return await guards.run(`node/${id}`, async () => {
+      const spec = specs.nodes.get(id);
+      if (!isDraining(spec)) return false;
+      if (spec.draining_volumes.includes(volume)) return true;
+      await specs.nodes.put({ ...spec, draining_volumes: [...spec.draining_volumes, volume] });
+      return true;
+    });
+  }
+
   async #finish(id: string): Promise<void> {
     const { specs, clock, log } = this.#core;
     const spec = specs.nodes.get(id);
     if (!isDraining(spec) || this.#targetsOn(id).length > 0) return;
     const nowMs = clock.monotonicMs();
     const startedMs = this.#startedMs.get(id) ?? nowMs;
-    this.#startedMs.set(id, startedMs);
     const volumes = new Set<string>(spec.draining_volumes);
     const left = specs.nexuses
       .all()

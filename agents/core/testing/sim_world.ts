@@ -13,6 +13,7 @@ import { type Log, silentLog } from "#common/log.ts";
 import { type Random, seededRandom } from "#common/random.ts";
 import { encodeJson } from "#common/store/json.ts";
 import { MemoryStore } from "#common/store/memory.ts";
+import { isShutdown } from "#common/types/nexus.ts";
 import { replicaOfUri } from "../scheduling/snapshot.ts";
 import { BLOCKS } from "./fake_data.ts";
 import type { FakeEngine } from "./fake_engine.ts";
@@ -320,6 +321,17 @@ export class SimWorld {
     for (const spec of all) {
       assert.equal(spec.operation, null, `unfinished: ${encodeJson(spec)}`);
     }
+    const left = nexusSpecs
+      .all()
+      .filter((spec) => !isShutdown(spec) || !volumes.find(spec.owner ?? ""));
+    const named = new Set(volumes.all().map(({ target }) => target?.nexus));
+    assert.deepEqual(
+      left.filter((spec) => !named.has(spec.uuid)),
+      [],
+      "nexus specs of nobody",
+    );
+    const lost = registry.nexuses().filter(({ uuid }) => !nexusSpecs.find(uuid));
+    assert.deepEqual(lost, [], "nexuses of nobody");
     const known = new Set(specs.replicas.all().map((spec) => spec.uuid));
     const strays = registry.replicas().filter((replica) => !known.has(replica.uuid));
     assert.deepEqual(strays, [], "replicas of nobody");

@@ -29,6 +29,8 @@ type Scenario = {
     | "failed-precondition"
   )[];
   readonly check: (rig: Rig) => Promise<void>;
+  /** Lets what was asked for end; by default it needs no time. */
+  readonly settle?: (rig: Rig) => Promise<void>;
 };
 
 /** Kinds that ask to come back later. */
@@ -96,6 +98,32 @@ const SCENARIOS: readonly Scenario[] = [
     check: (rig) => isOnline(rig, 1),
   },
   {
+    name: "drain",
+    prepare: published,
+    act: async (rig) => {
+      await call(rig.api, "DrainNode", { node: "node-1", label: "x" });
+      await rig.passes(2);
+    },
+    done: ["failed-precondition"],
+    settle: async (rig) => {
+      await rig.passes(3);
+      await rig.clock.advance(121_000); // old targets are waited for
+      await rig.settle();
+    },
+    check: async (rig) => {
+      await isOnline(rig, 2);
+      const { nodes, nexuses, volumes } = rig.core.specs;
+      assert.ok("Drained" in (nodes.get("node-1").cordon_drain_state ?? {}));
+      const target = volumes.get(V1).target;
+      assert.notEqual(target?.node, "node-1");
+      assert.deepEqual(
+        nexuses.all().map((nexus) => nexus.uuid),
+        [target?.nexus],
+        "no old target stays",
+      );
+    },
+  },
+  {
     name: "destroy",
     prepare: published,
     act: (rig) => call(rig.api, "DestroyVolume", { volume: V1 }),
@@ -138,6 +166,9 @@ function checkConsistent(rig: Rig, where: string): void {
   for (const spec of specs.replicas.all()) {
     assert.ok(registry.replica(spec.uuid), `${where}: replica ${spec.uuid} does not exist`);
   }
+  for (const nexus of rig.cluster.engines.flatMap((engine) => rig.cluster.nexusesOn(engine))) {
+    assert.ok(specs.nexuses.find(nexus.uuid), `${where}: nexus ${nexus.uuid} belongs to nobody`);
+  }
   const open = rig.cluster.openNexuses();
   const target = specs.volumes.find(V1)?.target;
   const wanted = target?.active ? [target.nexus] : [];
@@ -176,6 +207,7 @@ async function askAtOnce(rig: Rig, scenario: Scenario, where: string): Promise<b
 
 for (const scenario of SCENARIOS) {
   describe(`a crash during ${scenario.name}`, { timeout: 120_000 }, () => {
+    const settle = scenario.settle ?? ((rig: Rig) => rig.settle());
     test("leaves nothing that the next agent cannot finish or undo, at every step", async () => {
       const model = await prepared(scenario);
       model.link.arm(null);
@@ -192,7 +224,7 @@ for (const scenario of SCENARIOS) {
           rig.crashAgent();
           await rig.startAgent();
           const asked = early && (await askAtOnce(rig, scenario, where));
-          await rig.settle();
+          await settle(rig);
           checkConsistent(rig, where);
           try {
             if (!asked) await scenario.act(rig);
@@ -200,7 +232,7 @@ for (const scenario of SCENARIOS) {
             const done = isKind(error, ...scenario.done);
             assert.ok(done, `${where}: the repeated request fails: ${error}`);
           }
-          await rig.settle();
+          await settle(rig);
           checkConsistent(rig, `${where}, repeated`);
           await scenario.check(rig);
           await rig.close();
