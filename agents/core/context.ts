@@ -12,7 +12,7 @@ import type { StoreKeys } from "#common/store/keys.ts";
 import type { ObjectStore, StoreOp } from "#common/store/mod.ts";
 import { readNexusInfo } from "#common/store/nexus_info.ts";
 import type { NexusInfo } from "#common/types/cluster.ts";
-import type { EngineConnector } from "./engine/client.ts";
+import type { EngineConnector, PoolState } from "./engine/client.ts";
 import type { CoreConfig } from "./options.ts";
 import type { Registry } from "./registry/registry.ts";
 import type { Guards } from "./specs/guards.ts";
@@ -51,6 +51,11 @@ export type Core = {
 export function hostNqnOf(core: Core, node: string): string {
   const registered = core.registry.node(node)?.hostNqn ?? core.specs.nodes.find(node)?.node_nqn;
   return registered ?? nodeHostNqn(node);
+}
+
+/** The state of a pool: on the node that its spec names; one without a spec is looked for everywhere. */
+export function poolStateOf(core: Core, id: string): PoolState | undefined {
+  return core.registry.pool(id, core.specs.pools.find(id)?.node);
 }
 
 export async function nexusInfoOf(

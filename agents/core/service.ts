@@ -10,7 +10,7 @@ import type { CoreHandlers } from "#common/rpc/core_api.ts";
 import { cordon, drain, type NodeSpec, uncordon } from "#common/types/node.ts";
 import { poolOf } from "#common/types/replica.ts";
 import type { TopologySpec } from "#common/types/volume.ts";
-import type { Core } from "./context.ts";
+import { type Core, poolStateOf } from "./context.ts";
 import type { ChildState, NexusState, ReplicaState } from "./engine/client.ts";
 import {
   addChild,
@@ -115,7 +115,7 @@ function resourceHandlers({ core }: CoreParts): Pick<CoreHandlers, ResourceMetho
     where: { node?: string | undefined; pool?: string | undefined },
   ) => {
     const spec = specs.replicas.get(uuid);
-    const node = specs.pools.find(poolOf(spec))?.node ?? registry.pool(poolOf(spec))?.node;
+    const node = specs.pools.find(poolOf(spec))?.node ?? poolStateOf(core, poolOf(spec))?.node;
     const elsewhere =
       (where.pool !== undefined && where.pool !== poolOf(spec)) ||
       (where.node !== undefined && where.node !== node);
@@ -148,7 +148,7 @@ function resourceHandlers({ core }: CoreParts): Pick<CoreHandlers, ResourceMetho
       ...registry.pools().map((state) => state.id),
     ]);
     return [...ids]
-      .map((id) => ({ id, spec: specs.pools.find(id), state: registry.pool(id) }))
+      .map((id) => ({ id, spec: specs.pools.find(id), state: poolStateOf(core, id) }))
       .filter(({ spec, state }) => node === undefined || (spec ?? state)?.node === node)
       .map(({ id, spec, state }) => poolView(id, spec, state));
   };
@@ -161,7 +161,7 @@ function resourceHandlers({ core }: CoreParts): Pick<CoreHandlers, ResourceMetho
     },
     CreatePool: async ({ node, pool, disks, labels }) => {
       await createPool(core, { node, id: pool, disks, labels: labels ?? null });
-      return poolView(pool, specs.pools.find(pool), registry.pool(pool));
+      return poolView(pool, specs.pools.find(pool), poolStateOf(core, pool));
     },
     DestroyPool: async ({ node, pool }) => {
       const spec = specs.pools.get(pool);
@@ -180,7 +180,7 @@ function resourceHandlers({ core }: CoreParts): Pick<CoreHandlers, ResourceMetho
     },
     GetReplica: async ({ replica, ...where }) => replicaView(findReplica(replica, where)),
     CreateReplica: async ({ node, pool, replica, size, thin, share, allowedHosts }) => {
-      const found = registry.pool(pool);
+      const found = poolStateOf(core, pool);
       const home = specs.pools.find(pool)?.node ?? found?.node;
       if (home === undefined || (node !== undefined && node !== home)) {
         throw new SvcError("not-found", `pool ${pool} not found`);

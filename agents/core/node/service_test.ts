@@ -179,6 +179,28 @@ describe("pools", () => {
   });
 });
 
+describe("two pools of one name", () => {
+  test("the one without a spec does not stand for the other", async () => {
+    const rig = await Rig.start({ nodes: 3 });
+    const { endpoint, node } = rig.cluster.engine("node-1");
+    await rig.cluster.connect({ node, endpoint }).createPool({ id: "p", disks: ["/dev/sdb"] });
+    await rig.look();
+    await call(rig.api, "CreatePool", { node: "node-2", pool: "p", disks: ["/dev/sdb"] });
+    assert.equal((await call(rig.api, "GetPool", { pool: "p" })).state?.node, "node-2");
+    const two = rig.createVolume(V1, { replicas: 2 });
+    await assert.rejects(two, { kind: "resource-exhausted" }, "one pool cannot take both replicas");
+    await call(rig.api, "CreatePool", { node: "node-3", pool: "q", disks: ["/dev/sdb"] });
+    await rig.createVolume(V1, { replicas: 2 });
+    const nodes = rig.core.registry.replicas().map((replica) => replica.node);
+    assert.deepEqual(nodes.sort(), ["node-2", "node-3"]);
+    rig.cluster.engine("node-2").restart();
+    await rig.settle();
+    assert.ok(rig.core.registry.pool("p", "node-2"), "imported again");
+    assert.equal(rig.core.registry.replicas().length, 2);
+    await rig.close();
+  });
+});
+
 describe("a store written by release 1.0", () => {
   const legacy = "/namespace/mayastor/control-plane";
   const pool = `{"node":"node-1","id":"p","disks":["/dev/sdb"],"status":{"Created":"Online"},"labels":{"openebs.io/created-by":"msp-operator"},"operation":null}`;

@@ -171,7 +171,7 @@ export async function resolvePool(core: Core, spec: PoolSpec): Promise<void> {
   const { operation } = spec.operation;
   switch (operation) {
     case "Create":
-      if (registry.pool(spec.id)?.node === spec.node) await specs.pools.commit(spec.id);
+      if (registry.pool(spec.id, spec.node)) await specs.pools.commit(spec.id);
       else await specs.pools.remove(spec.id); // as a failed creation, see above
       return;
     case "Destroy":

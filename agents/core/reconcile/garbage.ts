@@ -33,7 +33,7 @@ export async function collectReplicas(core: Core): Promise<Outcome> {
         await specs.replicas.remove(uuid); // its pool is gone, and it with it
         return "busy";
       }
-      if (!registry.isOnline(pool.node) || !registry.pool(pool.id)) return "idle"; // when it returns
+      if (!registry.isOnline(pool.node) || !registry.pool(pool.id, pool.node)) return "idle"; // when it returns
       await destroyReplicaHeld(core, uuid);
       return "busy";
     },

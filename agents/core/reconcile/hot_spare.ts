@@ -112,7 +112,7 @@ function replicaOfChild(nexus: NexusSpec, uri: string): string | null {
 function hasRoom(core: Core, volume: VolumeSpec, replica: string): boolean {
   const { registry } = core;
   const own = registry.replica(replica);
-  const pool = own && registry.pool(own.pool);
+  const pool = own && registry.pool(own.pool, own.node);
   if (!own || !pool) return false;
   const free = pool.capacity - pool.used;
   const allocations = replicasOfVolume(core, volume.uuid).map(

@@ -14,7 +14,7 @@ export async function reconcilePools(core: Core): Promise<Outcome> {
       if (!spec || spec.operation || !registry.isOnline(spec.node)) return "idle";
       switch (specs.pools.phase(spec)) {
         case "Created":
-          if (registry.pool(id)) return "idle";
+          if (registry.pool(id, spec.node)) return "idle";
           await importPool(core, spec);
           core.trigger("changed"); // its replicas are back: volumes may heal
           return "busy";

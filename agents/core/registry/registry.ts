@@ -177,7 +177,9 @@ export class Registry {
     return this.#collect(node, (entry) => entry.nexuses);
   }
 
-  pool(id: string): PoolState | undefined {
+  /** Of one node when given: engines know nothing of each other, so two may have a pool of one name. */
+  pool(id: string, node?: string): PoolState | undefined {
+    if (node !== undefined) return this.#nodes.get(node)?.pools.get(id);
     return this.#first((entry) => entry.pools.get(id));
   }
 

@@ -7,7 +7,7 @@
 import { isKind, SvcError } from "#common/errors.ts";
 import { isCordoned } from "#common/types/node.ts";
 import { poolOf, type ReplicaSpec } from "#common/types/replica.ts";
-import { type Core, hostNqnOf } from "../context.ts";
+import { type Core, hostNqnOf, poolStateOf } from "../context.ts";
 import type { EngineClient, ReplicaState } from "../engine/client.ts";
 
 export type CreateReplicaRequest = {
@@ -23,7 +23,7 @@ export type CreateReplicaRequest = {
 /** The node of a replica's pool. @throws {SvcError} `not-found` */
 export function replicaNode(core: Core, spec: ReplicaSpec): string {
   const pool = poolOf(spec);
-  const node = core.specs.pools.find(pool)?.node ?? core.registry.pool(pool)?.node;
+  const node = core.specs.pools.find(pool)?.node ?? poolStateOf(core, pool)?.node;
   if (node === undefined) throw new SvcError("not-found", `pool ${pool} not found`);
   return node;
 }
@@ -41,7 +41,7 @@ export function createReplica(core: Core, request: CreateReplicaRequest): Promis
   const { specs, registry, guards } = core;
   const { uuid, pool, size, thin, volume } = request;
   return guards.run(`replica/${uuid}`, async () => {
-    const poolState = registry.pool(pool);
+    const poolState = poolStateOf(core, pool);
     const node = specs.pools.find(pool)?.node ?? poolState?.node;
     if (node === undefined) throw new SvcError("not-found", `pool ${pool} not found`);
     if (isCordoned(specs.nodes.find(node))) {
@@ -189,7 +189,7 @@ export async function destroyReplicaHeld(core: Core, uuid: string): Promise<void
   const pool = poolOf(spec);
   const node = replicaNode(core, spec);
   const engine = registry.engine(node);
-  if (!registry.pool(pool)) {
+  if (!registry.pool(pool, node)) {
     throw new SvcError(
       "failed-precondition",
       `Cannot destroy replica ${uuid}: pool ${pool} is not loaded`,
@@ -299,7 +299,7 @@ export async function resolveReplica(core: Core, spec: ReplicaSpec): Promise<voi
   }
   const node = specs.pools.find(poolOf(spec))?.node;
   const offline = node === undefined || registry.isDown(node);
-  const known = node !== undefined && registry.isOnline(node) && registry.pool(poolOf(spec));
+  const known = node !== undefined && registry.isOnline(node) && registry.pool(poolOf(spec), node);
   const state = registry.replica(spec.uuid);
   if (operation === "Create") {
     if (state) await specs.replicas.commit(spec.uuid);

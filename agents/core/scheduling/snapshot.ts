@@ -8,7 +8,7 @@ import { childUri, isShutdown, type NexusSpec } from "#common/types/nexus.ts";
 import { isCordoned } from "#common/types/node.ts";
 import { poolOf, type ReplicaSpec } from "#common/types/replica.ts";
 import type { VolumeSpec } from "#common/types/volume.ts";
-import type { Core } from "../context.ts";
+import { type Core, poolStateOf } from "../context.ts";
 import type { ChildState, NexusState } from "../engine/client.ts";
 import type { NodeItem } from "./node.ts";
 import type { PoolItem, ReplicaRequest } from "./pool.ts";
@@ -66,7 +66,8 @@ export function poolItems(core: Core, volume: VolumeSpec): PoolItem[] {
     ({ owners }) => owners.volume !== null && peers.has(owners.volume),
   );
   return registry.pools().map((state) => {
-    const spec = specs.pools.find(state.id);
+    const found = specs.pools.find(state.id);
+    const spec = found?.node === state.node ? found : undefined; // else it has only the name in common
     const onPool = replicas.filter((replica) => poolOf(replica) === state.id);
     return {
       id: state.id,
@@ -167,7 +168,7 @@ export function replicaItems(core: Core, volume: VolumeSpec): ReplicaItem[] {
     .filter(({ owners }) => owners.volume !== null && peers.has(owners.volume));
   return replicasOfVolume(core, volume.uuid).map((spec) => {
     const state = registry.replica(spec.uuid);
-    const pool = registry.pool(poolOf(spec));
+    const pool = poolStateOf(core, poolOf(spec));
     return {
       uuid: spec.uuid,
       node: nodeOfReplica(core, spec) ?? "",
