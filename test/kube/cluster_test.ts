@@ -1,280 +1,27 @@
 /**
- * The test cluster itself: real nodes, pods, Services and names; a node lost and back; nothing left behind.
- * What the other tests of this folder rely on, and that a killed run costs nobody a manual clean-up.
+ * A killed run costs nobody a manual clean-up: what a signal or a kill leaves of a cluster goes by itself.
+ * The cluster's own checks (nodes, pods, names, loss of a node, nothing left after stop()) open install_test.ts, so that
+ * one cluster of three nodes serves both.
  */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
-import net from "node:net";
+import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
-import { after, before, describe, test } from "node:test";
-import { KubeCluster, whyNoCluster } from "../../hack/cluster/kube/cluster.ts";
-import { ControlPlane } from "../../hack/cluster/kube/control_plane.ts";
+import { describe, test } from "node:test";
+import { whyNoCluster } from "../../hack/cluster/kube/cluster.ts";
 import { PAUSE_IMAGE } from "../../hack/cluster/kube/node_files.ts";
-import { type NamespaceKind, namespaceOf, run } from "../../hack/cluster/kube/run.ts";
-import { cgroupPrefix, cgroupsOf, childrenOf, clearStale } from "../../hack/cluster/kube/state.ts";
-import { until } from "../../hack/cluster/local.ts";
+import { cgroupPrefix, cgroupsOf, clearStale } from "../../hack/cluster/kube/state.ts";
 import { buildClusterImages } from "../../hack/images/thirdparty.ts";
 
 const root = path.resolve(import.meta.dirname, "..", "..");
 const skip = whyNoCluster() ?? false;
-const BUSYBOX = /(^|\/)busybox:/;
-const seconds = (since: number) => ((performance.now() - since) / 1000).toFixed(1);
-const log = (line: string) => console.log(`# ${line}`);
-/** Kernel settings that a kubelet or kube-proxy changes on a machine of its own. */
-const SETTINGS = [
-  ...["vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops"],
-  ...["kernel/keys/root_maxkeys", "net/ipv4/ip_forward", "net/netfilter/nf_conntrack_max"],
-];
-
-const settings = () =>
-  SETTINGS.map((name) => path.join("/proc/sys", name))
-    .filter((file) => existsSync(file))
-    .map((file) => `${file} ${readFileSync(file, "utf8").trim()}`);
-
-/** Processes in a namespace: none is left when it has ended. */
-function processesIn(kind: NamespaceKind, namespaces: ReadonlySet<string>): number[] {
-  return readdirSync("/proc")
-    .map(Number)
-    .filter((pid) => pid > 0 && namespaces.has(namespaceOf(pid, kind) ?? ""));
-}
-
-function connects(address: string, port: number, timeoutMs: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = net.connect({ host: address, port, timeout: timeoutMs });
-    const end = (result: boolean) => {
-      socket.destroy();
-      resolve(result);
-    };
-    socket.once("connect", () => end(true));
-    socket.once("timeout", () => end(false));
-    socket.once("error", () => end(false));
-  });
-}
-
-function web(image: string): string {
-  const script =
-    "mkdir -p /tmp/web && hostname > /tmp/web/index.html && echo started by $(hostname) && hostname >> /data/starts && exec busybox httpd -f -p 8080 -h /tmp/web";
-  const labels = { app: "web" };
-  const ports = [{ name: "http", port: 80, targetPort: 8080 }];
-  const affinity = {
-    podAntiAffinity: {
-      requiredDuringSchedulingIgnoredDuringExecution: [
-        { labelSelector: { matchLabels: labels }, topologyKey: "kubernetes.io/hostname" },
-      ],
-    },
-  };
-  const container = {
-    ...{ name: "web", image, command: ["sh", "-c", script] },
-    readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 },
-    volumeMounts: [{ name: "data", mountPath: "/data" }],
-  };
-  const data = { path: "/var/local/kube-test", type: "DirectoryOrCreate" };
-  const template = {
-    metadata: { labels },
-    spec: {
-      ...{ affinity, containers: [container], terminationGracePeriodSeconds: 1 },
-      volumes: [{ name: "data", hostPath: data }],
-    },
-  };
-  const service = (name: string, more: object) => ({
-    ...{ apiVersion: "v1", kind: "Service", metadata: { name } },
-    spec: { selector: labels, ports, ...more },
-  });
-  return JSON.stringify({
-    ...{ apiVersion: "v1", kind: "List" },
-    items: [
-      service("web", {}),
-      service("web-headless", { clusterIP: "None" }),
-      {
-        ...{ apiVersion: "apps/v1", kind: "StatefulSet", metadata: { name: "web" } },
-        spec: {
-          ...{ serviceName: "web-headless", replicas: 2, podManagementPolicy: "Parallel" },
-          ...{ selector: { matchLabels: labels }, template },
-        },
-      },
-    ],
-  });
-}
-
-describe("KubeCluster with three nodes", { skip }, () => {
-  let cluster: KubeCluster;
-  let busybox: string;
-  const settingsBefore = settings();
-  const kubectl = (...args: string[]) => cluster.controlPlane.kubectl(args);
-  const serving = async () => {
-    await kubectl("wait", "--for=condition=Ready", "pod/web-0", "pod/web-1", "--timeout=100s");
-  };
-  const inWeb0 = (...command: string[]) => kubectl("exec", "web-0", "--", ...command);
-
-  before(async () => {
-    const images = await buildClusterImages();
-    const found = images.find(({ reference }) => BUSYBOX.test(reference));
-    assert.ok(found, "an image with busybox");
-    assert.ok(images.some(({ reference }) => reference === PAUSE_IMAGE));
-    busybox = found.reference;
-    const started = performance.now();
-    const archives = images.map(({ archive }) => archive);
-    cluster = await KubeCluster.start({
-      ...{ nodes: 3, images: archives, log, nodeMonitorGraceSeconds: 20 },
-    });
-    log(`cluster of three nodes ready after ${seconds(started)} s`);
-  });
-  after(() => cluster?.stop());
-
-  test("all nodes are Ready, labelled, and know their addresses", async () => {
-    assert.deepEqual([...(await cluster.readiness()).values()], ["True", "True", "True"]);
-    const listed = await kubectl("get", "nodes", "-l", "openebs.io/engine=mayastor", "-o", "wide");
-    for (const { name, address } of cluster.nodes) {
-      assert.match(
-        listed,
-        new RegExp(`${name} .* v1\\.20\\.2 +${address.replaceAll(".", "\\.")} `),
-      );
-    }
-  });
-
-  test("pods run, are read, and reach each other by name from everywhere", async () => {
-    const started = performance.now();
-    await cluster.controlPlane.kubectl(["apply", "-f", "-"], { input: web(busybox) });
-    await until("both pods", async () => (await kubectl("get", "pods")).includes("web-1"));
-    await serving();
-    log(`pods serve after ${seconds(started)} s`);
-    assert.equal(await kubectl("logs", "web-0"), "started by web-0\n");
-    assert.equal(await inWeb0("hostname"), "web-0\n");
-    // The endpoints, kube-proxy's rules and the names follow within moments of readiness.
-    await until("the Service", async () => {
-      const answers = new Set<string>();
-      for (let turn = 0; turn < 12; turn++) answers.add(await inWeb0("wget", "-qO-", "http://web"));
-      return answers.size === 2;
-    });
-    for (const host of [
-      "web-1.web-headless:8080",
-      "web-1.web-headless.default.svc.cluster.local:8080",
-    ])
-      assert.equal(await inWeb0("wget", "-qO-", `http://${host}`), "web-1\n");
-    const ip = await kubectl("get", "pod", "web-1", "-o", "jsonpath={.status.podIP}");
-    assert.equal(await (await fetch(`http://${ip}:8080`)).text(), "web-1\n");
-    const clusterIp = await kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}");
-    for (const node of cluster.nodes)
-      assert.match(await node.exec(["curl", "-sS", `http://${clusterIp}`]), /^web-[01]\n$/);
-    await assert.rejects(inWeb0("wget", "-qO-", "http://no-such-service"), /bad address|resolve/);
-  });
-
-  test("the API server is restarted under the pods", async () => {
-    await cluster.controlPlane.restartApiServer();
-    await cluster.untilReady();
-    assert.equal(await inWeb0("hostname"), "web-0\n");
-  });
-
-  test("containerd and kubelet are restarted under the pods", async () => {
-    const node = cluster.node(
-      await kubectl("get", "pod", "web-0", "-o", "jsonpath={.spec.nodeName}"),
-    );
-    await node.stopKubelet();
-    await node.stopContainerd();
-    node.startContainerd();
-    node.startKubelet();
-    await until("exec to work again", () => inWeb0("hostname"), { seconds: 60 });
-    const restarts = "jsonpath={.status.containerStatuses[0].restartCount}";
-    assert.equal(await kubectl("get", "pod", "web-0", "-o", restarts), "0");
-  });
-
-  test("a node without its cable is silent and comes back", async () => {
-    const [node] = cluster.nodes;
-    assert.ok(node);
-    assert.equal(await connects(node.address, 10250, 5000), true);
-    await node.cutNetwork();
-    assert.equal(await connects(node.address, 10250, 1000), false);
-    await node.mendNetwork();
-    await until("the node to answer", () => connects(node.address, 10250, 1000));
-  });
-
-  test("a lost node becomes NotReady, comes back, and has kept its disk", async () => {
-    const name = await kubectl("get", "pod", "web-1", "-o", "jsonpath={.spec.nodeName}");
-    const node = cluster.node(name);
-    assert.equal(await node.exec(["cat", "/var/local/kube-test/starts"]), "web-1\n");
-    assert.equal(existsSync("/var/local/kube-test"), false, "the host's own folder");
-    const lost = performance.now();
-    await node.stop();
-    log(`${name} stopped after ${seconds(lost)} s`);
-    await assert.rejects(node.exec(["true"]), /the node is stopped/);
-    const ready = async () => (await cluster.readiness()).get(name);
-    await until(`${name} NotReady`, async () => (await ready()) === "Unknown", { seconds: 120 });
-    log(`${name} NotReady after ${seconds(lost)} s`);
-    assert.equal(await inWeb0("hostname"), "web-0\n");
-    const back = performance.now();
-    await node.start();
-    await cluster.untilReady();
-    log(`${name} Ready again after ${seconds(back)} s`);
-    await until(
-      "the pod to run again",
-      async () => {
-        const starts = await node.exec(["cat", "/var/local/kube-test/starts"]);
-        return starts === "web-1\nweb-1\n";
-      },
-      { seconds: 120 },
-    );
-    await serving();
-    const answer = () => inWeb0("timeout", "3", "wget", "-qO-", "http://web-1.web-headless:8080");
-    await until("its name to lead to it again", async () => (await answer()) === "web-1\n");
-  });
-
-  test("stop() leaves no process, mount, cgroup, link, setting or folder", async () => {
-    const { folder, controlPlane } = cluster;
-    const { processes } = controlPlane;
-    const inside = processes.names.map((name) => processes.pid(name) ?? 0);
-    const kinds = ["net", "mnt", "pid"] as const;
-    const all = [...inside, ...inside.flatMap(childrenOf)].filter((pid) => pid > 0);
-    const namespaces = kinds.map((kind) => {
-      const own = namespaceOf("self", kind);
-      const found = all.map((pid) => namespaceOf(pid, kind)).filter((each) => each !== null);
-      return [kind, new Set(found.filter((each) => each !== own))] as const;
-    });
-    for (const [kind, found] of namespaces) assert.ok(found.size >= 3, `${kind}: ${found.size}`);
-    const started = performance.now();
-    await cluster.stop();
-    log(`stopped after ${seconds(started)} s`);
-    for (const [kind, found] of namespaces) assert.deepEqual(processesIn(kind, found), []);
-    const prefix = cgroupPrefix(folder);
-    assert.deepEqual(
-      cgroupsOf((name) => name.startsWith(prefix)),
-      [],
-    );
-    assert.equal(readFileSync("/proc/self/mountinfo", "utf8").includes(folder), false);
-    assert.doesNotMatch(await run(["ip", "-o", "address"]), /10\.77\.0\.254/);
-    assert.equal(existsSync(folder), false);
-    assert.deepEqual(settings(), settingsBefore);
-  });
-});
-
-describe("ControlPlane alone", { skip }, () => {
-  test("starts on loopback, gives a service account a real token, and keeps state over a restart", async (t) => {
-    const started = performance.now();
-    const plane = await ControlPlane.start({ log });
-    t.after(() => plane.stop());
-    log(`control plane ready after ${seconds(started)} s`);
-    await plane.kubectl(["create", "serviceaccount", "reader"]);
-    const asReader = ["--kubeconfig", await plane.kubeconfigFor("default", "reader")];
-    await assert.rejects(
-      plane.kubectl([...asReader, "get", "pods"]),
-      /User "system:serviceaccount:default:reader" cannot list resource "pods"/,
-    );
-    await plane.stopApiServer();
-    await assert.rejects(plane.kubectl(["get", "serviceaccounts"]), /refused/);
-    await plane.startApiServer();
-    assert.match(await plane.kubectl(["get", "serviceaccounts"]), /reader/);
-    await plane.stop();
-    assert.equal(existsSync(plane.place.folder), false);
-  });
-});
 
 describe("a killed runner", { skip }, () => {
-  /** A process that starts a cluster of one node and then waits; resolves to its folder. */
-  async function startElsewhere(archives: readonly string[]) {
-    const module = path.join(root, "hack/cluster/kube/cluster.ts");
-    const script = `const { KubeCluster } = await import(${JSON.stringify(module)});
-      const cluster = await KubeCluster.start({ nodes: 1, images: ${JSON.stringify(archives)} });
-      console.log(cluster.folder); setInterval(() => {}, 1000);`;
+  /** A process that evaluates to something with a folder, tells it and then waits; resolves to the folder. */
+  async function startElsewhere(module: string, expression: string) {
+    const script = `const module = await import(${JSON.stringify(path.join(root, module))});
+      const started = await (${expression});
+      console.log((started.place ?? started).folder); setInterval(() => {}, 1000);`;
     const child = spawn(
       process.execPath,
       ["--import", "tsx", "--input-type=module", "-e", script],
@@ -296,17 +43,25 @@ describe("a killed runner", { skip }, () => {
     );
   };
 
-  test("SIGTERM takes the cluster down, and what SIGKILL leaves the next start clears", async () => {
-    const archives = (await buildClusterImages())
-      .filter(({ reference }) => reference === PAUSE_IMAGE)
-      .map(({ archive }) => archive);
-    const told = await startElsewhere(archives);
+  test("SIGTERM takes a control plane down", async () => {
+    const told = await startElsewhere(
+      "hack/cluster/kube/control_plane.ts",
+      "module.ControlPlane.start()",
+    );
     assert.equal(existsSync(told.folder), true);
     told.child.kill("SIGTERM");
     await told.ended;
     leavesNothing(told.folder);
+  });
 
-    const killed = await startElsewhere(archives);
+  test("what SIGKILL leaves of a cluster the next start clears", async () => {
+    const archives = (await buildClusterImages())
+      .filter(({ reference }) => reference === PAUSE_IMAGE)
+      .map(({ archive }) => archive);
+    const killed = await startElsewhere(
+      "hack/cluster/kube/cluster.ts",
+      `module.KubeCluster.start({ nodes: 1, images: ${JSON.stringify(archives)} })`,
+    );
     const outer = readFileSync(path.join(killed.folder, "processes.json"), "utf8");
     killed.child.kill("SIGKILL");
     await killed.ended;

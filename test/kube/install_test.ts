@@ -1,15 +1,18 @@
 /**
  * The installation on three real nodes, from nothing to nothing: images of this repository, manifests by `cdk8s synth`,
  * `kubectl apply`; the documentation's quickstart; a node lost and back; every pod deleted once; `kubectl delete`.
+ * Before it the cluster itself is checked, and after it that nothing of the cluster is left on the machine.
  *
  * Why one test: a cluster takes a minute to come up, and each part is the ground of the next.
  * The steps are in test/support/kube_install. What cannot be here: the sidecars of the CSI project (stand-ins speak
  * their protocols) and the kernel's NVMe initiator (test/e2e/csi_guest_test.ts has one in a guest).
  */
+import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
-import { KubeCluster } from "../../hack/cluster/kube/cluster.ts";
+import { KubeCluster, whyNoCluster } from "../../hack/cluster/kube/cluster.ts";
 import { buildImages } from "../../hack/images/main.ts";
 import { buildClusterImages } from "../../hack/images/thirdparty.ts";
+import { checkStopped, clusterChecks, kernelSettings } from "../support/kube/cluster_checks.ts";
 import { checkCameUp, checkTables } from "../support/kube_install/came_up.ts";
 import { DataVolume } from "../support/kube_install/data_volume.ts";
 import { Installation } from "../support/kube_install/installation.ts";
@@ -20,6 +23,9 @@ import { quickstart, removeQuickstart } from "../support/kube_install/quickstart
 import { buildSidecarImages } from "../support/kube_install/sidecar_images.ts";
 
 const MINUTES_MAX = 40;
+const BUSYBOX = /(^|\/)busybox:/;
+/** Silence after which a node counts as lost; Kubernetes' own default is 40. */
+const NODE_MONITOR_GRACE_SECONDS = 20;
 /** Room for the quickstart's volume of 1 GiB and ours. */
 const DISK_MIB = 3 * 1024;
 /** What this kind of cluster needs beside the profile for clusters whose nodes share a machine. */
@@ -45,19 +51,26 @@ async function step(
   if (!isDone) throw new Error(`The rest stands on this step: ${name}`);
 }
 
-test("an installation on three real nodes", { timeout: MINUTES_MAX * 60_000 }, async (t) => {
+test("an installation on three real nodes", {
+  skip: whyNoCluster() ?? false,
+  timeout: MINUTES_MAX * 60_000,
+}, async (t) => {
   const log = (line: string) => t.diagnostic(line);
-  const images = [
-    ...(await buildImages({ log })),
-    ...(await buildClusterImages({ log })),
-    ...(await buildSidecarImages()),
-  ];
+  const own = await buildClusterImages({ log });
+  const images = [...(await buildImages({ log })), ...own, ...(await buildSidecarImages())];
+  const busybox = own.find(({ reference }) => BUSYBOX.test(reference))?.reference;
+  assert.ok(busybox !== undefined, "an image with busybox");
+  const settingsBefore = kernelSettings();
   const cluster = await KubeCluster.start({
     nodes: 3,
     images: [...new Set(images.map(({ archive }) => archive))],
+    nodeMonitorGraceSeconds: NODE_MONITOR_GRACE_SECONDS,
     log,
   });
   t.after(() => cluster.stop());
+  for (const { name, run } of clusterChecks(cluster, { busybox, log }))
+    await step(t, `the cluster: ${name}`, run);
+
   const installation = await Installation.synth(cluster, { profile: "kind", values: VALUES });
   t.after(() => installation.close());
   const leftovers = await Leftovers.before(installation);
@@ -85,4 +98,7 @@ test("an installation on three real nodes", { timeout: MINUTES_MAX * 60_000 }, a
     await removeQuickstart(installation);
     await leftovers.check(inner);
   });
+  await step(t, "the cluster: stop() leaves no process, mount, cgroup, link or folder", () =>
+    checkStopped(cluster, { settingsBefore, log }),
+  );
 });

@@ -12,6 +12,7 @@ import { performance } from "node:perf_hooks";
 import { execa } from "execa";
 import type { Pool, Volume } from "#common/openapi/model.ts";
 import { until } from "../../../hack/cluster/local.ts";
+import { KubeApi, messageOf } from "../kube/api.ts";
 import type { ClusterUnderTest } from "./cluster_under_test.ts";
 import { diskPool, NAMESPACE } from "./documented.ts";
 
@@ -55,12 +56,15 @@ export class Installation {
   /** Where `cdk8s synth` has written the manifests. */
   readonly dist: string;
   readonly #folder: string;
+  /** For what is asked again and again: a kubectl each time would slow down what is waited for. */
+  readonly #api: KubeApi;
   #applied = { atMs: 0, wall: 0 };
 
   private constructor(cluster: ClusterUnderTest, folder: string) {
     this.cluster = cluster;
     this.#folder = folder;
     this.dist = path.join(folder, "dist");
+    this.#api = new KubeApi(cluster.controlPlane.kubeconfig);
   }
 
   /** Writes the manifests as the documentation says. `values` are of the form name=value. */
@@ -113,8 +117,8 @@ export class Installation {
   }
 
   async pods(): Promise<readonly Pod[]> {
-    const { items } = await this.json<{ items: readonly Pod[] }>(["get", "pods", "-n", NAMESPACE]);
-    return items;
+    const list = await this.#api.must("GET", `/api/v1/namespaces/${NAMESPACE}/pods`);
+    return list["items"] as readonly Pod[]; // the API server's own schema
   }
 
   async podsOf(component: string): Promise<readonly Pod[]> {
@@ -186,14 +190,12 @@ export class Installation {
 
   /** A call of REST v0 through the API server's proxy, as the plugin reaches it. */
   async rest<T>(method: "GET" | "PUT" | "DELETE", url: string, body?: unknown): Promise<T> {
-    const verb = { GET: "get", PUT: "replace", DELETE: "delete" }[method];
-    const service = `services/mayastor-api-rest:8081/proxy`;
-    const args = [verb, "--raw", `/api/v1/namespaces/${NAMESPACE}/${service}/v0${url}`];
-    const text =
-      body === undefined
-        ? await this.kubectl(args)
-        : await this.kubectl([...args, "-f", "-"], JSON.stringify(body));
-    return (text.trim() === "" ? null : JSON.parse(text)) as T; // api-rest validates its replies
+    const service = "services/mayastor-api-rest:8081/proxy";
+    const at = `/api/v1/namespaces/${NAMESPACE}/${service}/v0${url}`;
+    const answer = await this.#api.call(method, at, body === undefined ? {} : { body });
+    if (answer.status < 200 || answer.status > 299)
+      throw new Error(`${method} ${url}: status ${answer.status}: ${messageOf(answer.body)}`);
+    return (answer.body === "" ? null : answer.body) as T; // api-rest validates its replies
   }
 
   async volume(uuid: string): Promise<Volume> {

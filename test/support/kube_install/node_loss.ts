@@ -6,7 +6,7 @@ import { PODS } from "./came_up.ts";
 import type { DataVolume } from "./data_volume.ts";
 import type { Installation } from "./installation.ts";
 
-/** A silent node is NotReady after 40 s; its control-plane pods leave it 5 s later and start elsewhere. */
+/** A silent node is NotReady after 40 s by default; its control-plane pods leave it 5 s later and start elsewhere. */
 const DEGRADED_SECONDS = 180;
 const REBUILT_SECONDS = 300;
 
