@@ -12,8 +12,11 @@ export const REST_TEXT_BYTES_MAX = 1_700;
 const bytesOf = (encode: (text: string) => string) => (text: string) =>
   Buffer.byteLength(encode(text), "utf8");
 
+/** UTF-8 has no lone surrogates: they become U+FFFD. */
+const wellFormed = (text: string): string => Buffer.from(text, "utf8").toString("utf8");
+
 function shorten(text: string, max: number, costOf: (text: string) => number): string {
-  const whole = text.slice(0, max + 1).toWellFormed(); // every character costs one at least
+  const whole = wellFormed(text.slice(0, max + 1)); // every character costs one at least
   if (text.length <= max && costOf(whole) <= max) return whole;
   let kept = "";
   let left = max - 3;

@@ -30,14 +30,14 @@ for (const { name, max, shorten, encode } of forms) {
       const bytes = Buffer.byteLength(encode(short));
       assert.ok(bytes <= max && bytes > max - 16, `${JSON.stringify(character)}: ${bytes}`);
       assert.match(short, /\.\.\.$/);
-      assert.ok(short.isWellFormed());
+      encodeURI(short); // throws on what is not well-formed
     }
   });
 
   test(`${name} mends what cannot be encoded`, () => {
     assert.equal(shorten("a\ud800b"), "a\ufffdb");
     for (const text of ["x".repeat(max - 4), "x".repeat(max - 3), "x".repeat(max)]) {
-      assert.ok(shorten(`${text}😀`).isWellFormed());
+      encodeURI(shorten(`${text}😀`)); // throws on half a pair
     }
   });
 }
