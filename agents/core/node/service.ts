@@ -155,10 +155,14 @@ export class NodeService {
     return await this.#core.registry.engine(id).blockDevices({ all });
   }
 
-  /** Reads a node in full. False when it did not answer. */
-  async reload(id: string): Promise<boolean> {
+  /** Reads a node that is Online in full. False when it did not answer or went meanwhile. */
+  reload(id: string): Promise<boolean> {
+    return this.#read(id, { joining: false });
+  }
+
+  async #read(id: string, options: { readonly joining: boolean }): Promise<boolean> {
     const seen = this.#entry(id);
-    seen.loading ??= this.#load(id).finally(() => {
+    seen.loading ??= this.#load(id, options).finally(() => {
       seen.loading = null;
     });
     return await seen.loading;
@@ -297,7 +301,8 @@ export class NodeService {
     const before = registry.node(id)?.status;
     registry.setNode(id, { seen: true });
     this.#touch(id);
-    if (!(await this.reload(id))) {
+    await this.#entry(id).loading; // a read that began before may be of its former life
+    if (!(await this.#read(id, { joining: true }))) {
       registry.setGone(id, "Unknown");
       return false;
     }
@@ -309,17 +314,18 @@ export class NodeService {
     return true;
   }
 
-  async #load(id: string): Promise<boolean> {
+  async #load(id: string, options: { readonly joining: boolean }): Promise<boolean> {
     const { registry, clock, log } = this.#core;
     const seen = this.#entry(id);
     for (let attempt = 1; attempt <= LOAD_ATTEMPTS; attempt++) {
+      if (!options.joining && !registry.isOnline(id)) return false; // it went while it was read
       seen.pollMs = clock.monotonicMs();
       const mark = registry.mark(id);
       const client = registry.anyClient(id);
       if (!client) return false;
       try {
         const before = this.#health(id);
-        const applied = registry.apply(id, mark, await client.load());
+        const applied = registry.apply(id, mark, await client.load(), options);
         if (!applied) continue; // a change overtook the read: read again
         if (this.#health(id) !== before) this.#core.trigger("volume-degraded");
         return true;

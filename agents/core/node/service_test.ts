@@ -51,6 +51,25 @@ describe("NodeService", () => {
     await rig.close();
   });
 
+  test("an answer that comes after its node went Offline is not taken", async () => {
+    const rig = await Rig.start({ nodes: 2 });
+    await rig.createPools();
+    let answer = (): void => {};
+    const slow = new Promise<void>((resolve) => {
+      answer = resolve;
+    });
+    rig.cluster.meanwhile = ({ node, name }) =>
+      node === "node-2" && name === "load" ? slow : Promise.resolve();
+    const reading = rig.agent.nodes.reload("node-2");
+    rig.core.registry.setGone("node-2", "Offline");
+    answer();
+    assert.equal(await reading, false);
+    assert.deepEqual(rig.core.registry.pools("node-2"), []);
+    await rig.look();
+    assert.equal(rig.core.registry.pools("node-2").length, 1, "it registered again");
+    await rig.close();
+  });
+
   test("Deregister makes it Unknown at once", async () => {
     const rig = await Rig.start({ nodes: 1 });
     rig.agent.nodes.deregister("node-1");

@@ -2,7 +2,7 @@
  * Registry: what the engines reported last.
  *
  * Why: decisions and answers read it instead of asking every engine each time.
- * Invariants: states of a node exist only while it is Online: what we cannot see we do not claim to know;
+ * Invariants: states of a node exist only while it is Online (or just becoming so): what we cannot see we do not claim to know;
  * a full read that started before a change made since is not applied (it would undo the change in memory).
  */
 import type { Clock } from "#common/clock.ts";
@@ -124,9 +124,16 @@ export class Registry {
     return this.#nodes.get(id)?.generation ?? 0;
   }
 
-  apply(id: string, mark: number, snapshot: Snapshot): boolean {
+  /** `joining`: the node is about to be Online; of any other that is not, nothing is taken. */
+  apply(
+    id: string,
+    mark: number,
+    snapshot: Snapshot,
+    { joining = false }: { readonly joining?: boolean } = {},
+  ): boolean {
     const entry = this.#nodes.get(id);
     if (!entry || entry.generation !== mark) return false;
+    if (entry.view.status !== "Online" && !joining) return false; // it went while it was read
     fill(entry.pools, snapshot.pools, (pool) => pool.id);
     fill(entry.replicas, snapshot.replicas, (replica) => replica.uuid);
     fill(entry.nexuses, snapshot.nexuses, (nexus) => nexus.uuid);
