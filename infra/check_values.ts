@@ -38,6 +38,12 @@ function checkEtcd({ etcd }: Values): void {
   if (etcd.replicaCount % 2 === 0 || etcd.replicaCount > MEMBERS_MAX) {
     refuse(`etcd.replicaCount=${etcd.replicaCount}`, "a quorum needs 1, 3 or 5 members");
   }
+  if (!etcd.persistence.enabled && etcd.replicaCount > 1) {
+    refuse(
+      `etcd.persistence.enabled=false with etcd.replicaCount=${etcd.replicaCount}`,
+      "each pod that is deleted would cost a member for good, and two of them the quorum; set etcd.replicaCount=1",
+    );
+  }
   if (etcd.podLabels["app"] !== "etcd") {
     refuse("etcd.podLabels", "app must be etcd: Services and policies select it");
   }

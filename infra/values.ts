@@ -243,10 +243,13 @@ const etcd = group({
   client: group({ secureTransport: flag(false, "Refused when true: no TLS to etcd yet.") }),
   peer: group({ secureTransport: flag(false, "Refused when true: no TLS between members yet.") }),
   persistence: group({
-    enabled: flag(true, "Keep data on volumes; false: it is lost with the pods."),
+    enabled: flag(
+      true,
+      "Keep data on volumes; false: it is lost with the pod (refused for more than one member).",
+    ),
     storageClass: text(
       "",
-      "Class of the volumes; empty: the default; manual: folders of the node.",
+      "Class of the volumes; empty: the default; manual: folders of the node (then see nodeSelector).",
     ),
     size: quantity("2Gi", "Size of a volume."),
     reclaimPolicy: choice(RECLAIM_POLICIES, "Delete", "Of the volumes made for class manual."),
@@ -279,9 +282,16 @@ const etcd = group({
     image: text(PROBE_IMAGE, "Image with a shell and chown for that."),
   }),
   debug: flag(false, "Debug logs of etcd."),
-  initialClusterState: choice(["new", "existing"], "new", "Of a member that has no data yet."),
+  initialClusterState: choice(
+    ["new", "existing"],
+    "new",
+    "Of a member that has no data yet; existing only while a lost one is replaced, see above.",
+  ),
   podAntiAffinityPreset: choice(["hard", "soft", ""], "hard", "Keep members on different nodes."),
-  nodeSelector: map({}, "Nodes that may run a member."),
+  nodeSelector: map(
+    {},
+    "Nodes that may run a member; with class manual as many nodes as members, or one may move away from its data.",
+  ),
   resources: resources(["", "", "", ""]),
   service: group({
     type: choice(SERVICE_TYPES, "ClusterIP", "Type of the client Service."),
