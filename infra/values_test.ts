@@ -117,7 +117,10 @@ test("makeInstall() refuses values that contradict each other", () => {
   refuses({ etcd: { replicaCount: 7 } }, /1, 3 or 5 members/);
   refuses({ etcd: { podLabels: { app: "other" } } }, /app must be etcd/);
   const unkept = { persistence: { enabled: false } };
-  refuses({ etcd: unkept }, /^Cannot use etcd.persistence.enabled=false with .*=3: each pod that is/);
+  refuses(
+    { etcd: unkept },
+    /^Cannot use etcd.persistence.enabled=false with .*=3: each pod that is/,
+  );
   assert.equal(make({ etcd: { ...unkept, replicaCount: 1 } }).values.etcd.replicaCount, 1);
   refuses({ io_engine: { resources: { limits: { hugepages2Mi: "2Gi" } } } }, /the same in limits/);
   refuses(
