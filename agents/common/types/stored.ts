@@ -9,7 +9,7 @@
  */
 import { type Static, type TSchema, Type } from "typebox";
 import Value from "typebox/value";
-import { SvcError } from "../errors.ts";
+import { errorMessage, SvcError } from "../errors.ts";
 import { decodeJson } from "../store/json.ts";
 
 /** Bytes: numbers, because 2^53 - 1 (8 PiB) exceeds any pool; checked wherever one enters. */
@@ -65,4 +65,18 @@ export function decodeStored<Schema extends TSchema>(
   const errors = Value.Errors(schema, value).slice(0, 3);
   const where = errors.map((error) => `${error.instancePath || "/"} ${error.message}`).join("; ");
   throw new SvcError("deserialize", `Cannot read ${key}: ${where || "does not match"}`);
+}
+
+/**
+ * Asks before writing whether the document could be read back: a request may say what no schema of ours admits.
+ * @throws {SvcError} `invalid-argument`, naming the field
+ */
+export function checkStorable(schema: TSchema, text: string, what: string): void {
+  try {
+    decodeStored(schema, text, what);
+  } catch (error) {
+    throw new SvcError("invalid-argument", `Cannot persist ${what}: ${errorMessage(error)}`, {
+      cause: error,
+    });
+  }
 }

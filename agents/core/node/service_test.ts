@@ -185,6 +185,29 @@ describe("pools", () => {
     await rig.close();
   });
 
+  test("and what else is made under an id that no key may have is refused before anything is written", async () => {
+    const rig = await Rig.start({ nodes: 1 });
+    await rig.createPools();
+    const before = (await rig.store.list("")).map((entry) => entry.key);
+    const [volume, size] = [V1.toUpperCase(), 2 ** 28];
+    await assert.rejects(rig.createVolume(volume, { replicas: 1 }), { kind: "invalid-argument" });
+    const replica = { pool: "pool-1", replica: volume, size, thin: false, allowedHosts: [] };
+    await assert.rejects(call(rig.api, "CreateReplica", replica), { kind: "invalid-argument" });
+    const nexus = { node: "node-1", nexus: volume, children: ["malloc:///x"], size };
+    await assert.rejects(call(rig.api, "CreateNexus", nexus), { kind: "invalid-argument" });
+    for (const pool of ["a/b", "a b", ""]) {
+      const create = call(rig.api, "CreatePool", { node: "node-1", pool, disks: ["/dev/sdc"] });
+      await assert.rejects(create, { kind: "invalid-argument" });
+    }
+    assert.deepEqual(
+      (await rig.store.list("")).map((entry) => entry.key),
+      before,
+    );
+    rig.crashAgent();
+    await rig.startAgent();
+    await rig.close();
+  });
+
   test("a pool whose creation got no answer is found again when asked for again", async () => {
     const rig = await Rig.start({ nodes: 1 });
     rig.cluster.fault = ({ name }) => (name === "createPool" ? "lost" : "ok");

@@ -5,6 +5,7 @@
  * a pool with replicas stays.
  */
 import { assertNever, isKind, SvcError } from "#common/errors.ts";
+import { parsePoolId } from "#common/ids.ts";
 import { isCordoned } from "#common/types/node.ts";
 import type { PoolSpec } from "#common/types/pool.ts";
 import { poolOf } from "#common/types/replica.ts";
@@ -47,9 +48,10 @@ function checkRecreate(spec: PoolSpec, request: CreatePoolRequest, phase: string
   }
 }
 
-export function createPool(core: Core, request: CreatePoolRequest): Promise<void> {
+export async function createPool(core: Core, request: CreatePoolRequest): Promise<void> {
   const { specs, registry, guards } = core;
-  const { id, node, disks, labels } = request;
+  const { node, disks, labels } = request;
+  const id = parsePoolId(request.id); // it becomes a segment of a key
   return guards.run(`pool/${id}`, async () => {
     if (disks.length !== 1) {
       throw new SvcError(

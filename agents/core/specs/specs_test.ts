@@ -19,7 +19,7 @@ function rig() {
     keyOf: (kind, id) => `/${kind}/${id}`,
     onChange: () => {},
   });
-  return { pools: specs.pools, written, store };
+  return { specs, pools: specs.pools, written, store };
 }
 
 const SPEC: PoolSpec = {
@@ -43,6 +43,21 @@ describe("SpecTable", () => {
       [["Creating", "Create"], [{ Created: "Online" }, null], ["Deleting", "Destroy"], null],
     );
     assert.equal(pools.find("p"), undefined);
+  });
+
+  test("writes nothing that it could not read back", async () => {
+    const { pools, specs, written } = rig();
+    const bad = { ...SPEC, labels: { count: 1 } } as unknown as PoolSpec; // as a request might be, unparsed
+    await assert.rejects(pools.insert(bad), { kind: "invalid-argument", message: /labels/ });
+    const node = { id: "n", endpoint: "a:1", labels: {}, draining_volumes: ["V"] };
+    await assert.rejects(specs.nodes.put(node), { kind: "invalid-argument" });
+    assert.deepEqual(written, []);
+    assert.equal(pools.find("p"), undefined);
+    await pools.insert(SPEC);
+    await pools.commit("p");
+    const change = pools.update("p", (spec) => ({ ...spec, disks: [7] }) as unknown as PoolSpec);
+    await assert.rejects(change, { kind: "invalid-argument" });
+    assert.deepEqual(pools.get("p").disks, SPEC.disks);
   });
 
   test("shows nothing in memory that the store refused", async () => {

@@ -8,6 +8,7 @@
  * - Memory follows the store: a change shows in memory only after the store took it. The exception: when writing
  *   an operation off fails, its result is kept in memory as dirty until flush() gets it written.
  * - At most one operation is in flight per spec.
+ * - Nothing is written that could not be read back: an unreadable spec would stop the next start.
  * - Callers hold the resource's guard around begin .. commit.
  */
 import type { TSchema } from "typebox";
@@ -16,7 +17,12 @@ import { SvcError, toSvcError } from "#common/errors.ts";
 import { encodeJson } from "#common/store/json.ts";
 import type { SpecKind } from "#common/store/keys.ts";
 import type { StoreOp } from "#common/store/mod.ts";
-import { decodeStored, type OpRecord, type SpecPhase } from "#common/types/stored.ts";
+import {
+  checkStorable,
+  decodeStored,
+  type OpRecord,
+  type SpecPhase,
+} from "#common/types/stored.ts";
 
 export type SpecCodec<Spec, Op> = {
   readonly kind: SpecKind;
@@ -84,7 +90,7 @@ export class SpecTable<Spec extends { operation: OpRecord<Op> | null }, Op> {
 
   /**
    * Puts a new spec, with what is about to be done to it.
-   * @throws {SvcError} `already-exists`, `failed-persist`
+   * @throws {SvcError} `already-exists`, `invalid-argument`, `failed-persist`
    */
   async insert(spec: Spec): Promise<Spec> {
     const id = this.#codec.idOf(spec);
@@ -220,7 +226,9 @@ export class SpecTable<Spec extends { operation: OpRecord<Op> | null }, Op> {
 
   async #put(spec: Spec): Promise<Spec> {
     const id = this.#codec.idOf(spec);
-    await this.#write(id, [{ op: "put", key: this.#key(id), value: encodeJson(spec) }]);
+    const value = encodeJson(spec);
+    checkStorable(this.#codec.schema, value, `${this.#codec.noun} ${id}`);
+    await this.#write(id, [{ op: "put", key: this.#key(id), value }]);
     this.#specs.set(id, spec);
     this.#writer.onChange(this.#codec.kind, id);
     return spec;

@@ -21,7 +21,7 @@ import {
   type ReplicaSpec,
   ReplicaSpecSchema,
 } from "#common/types/replica.ts";
-import { decodeStored, phaseOf } from "#common/types/stored.ts";
+import { checkStorable, decodeStored, phaseOf } from "#common/types/stored.ts";
 import {
   commitVolume,
   type VolumeOperation,
@@ -61,11 +61,13 @@ export class NodeTable {
     }
   }
 
-  /** @throws {SvcError} `failed-persist` */
+  /** @throws {SvcError} `invalid-argument`, `failed-persist` */
   async put(spec: NodeSpec): Promise<NodeSpec> {
     const key = this.#writer.keyOf("NodeSpec", spec.id);
+    const value = encodeJson(spec);
+    checkStorable(NodeSpecSchema, value, `node ${spec.id}`);
     try {
-      await this.#writer.write([{ op: "put", key, value: encodeJson(spec) }]);
+      await this.#writer.write([{ op: "put", key, value }]);
     } catch (error) {
       throw new SvcError("failed-persist", `Cannot persist node ${spec.id}`, {
         cause: toSvcError(error),
