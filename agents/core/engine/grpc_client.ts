@@ -2,10 +2,10 @@
  * EngineClient over gRPC v1: the only place that calls io-engine.
  *
  * Invariants: one connection per engine, made anew for each of its lives; every call has the deadline of its kind
- * (timeouts.ts).
+ * (timeouts.ts); an answer that makes no sense is a failure of that engine, never of ours.
  */
-import { check } from "#common/check.ts";
 import type { Clock } from "#common/clock.ts";
+import { SvcError } from "#common/errors.ts";
 import { ShareProtocol } from "#common/proto/generated/mayastor/v1/common_pb.ts";
 import { HostRpc } from "#common/proto/generated/mayastor/v1/host_pb.ts";
 import {
@@ -68,7 +68,7 @@ function connect(options: {
     deadlineMs: timeoutMs(kind, timeouts),
   });
   const nexusOf = ({ nexus }: { nexus?: Nexus | undefined }) => {
-    check(nexus !== undefined, "an engine's answer to a nexus call carries the nexus");
+    if (!nexus) throw new SvcError("internal", `Cannot read the answer of ${node}: no nexus in it`);
     return toNexus(node, nexus);
   };
 

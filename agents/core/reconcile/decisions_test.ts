@@ -1,8 +1,11 @@
 /** The pure decisions of the reconcilers, case by case, and the loop that runs them. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { BugError, check } from "#common/check.ts";
 import { ManualClock } from "#common/clock.ts";
 import { silentLog } from "#common/log.ts";
+import { Rig } from "../testing/rig.ts";
+import { forEach } from "./each.ts";
 import { type FaultedInput, faultedStep, isUseless } from "./hot_spare.ts";
 import { type Outcome, ReconcileLoop } from "./loop.ts";
 import { nextNexusStep } from "./volume_nexus.ts";
@@ -207,5 +210,23 @@ describe("ReconcileLoop", () => {
     });
     assert.equal(await loop.pass(new AbortController().signal), "failed");
     assert.deepEqual(ran, ["good"]);
+  });
+
+  test("a bug is no failure: it ends the loop", async () => {
+    const rig = await Rig.start({ nodes: 1 });
+    const run = () =>
+      forEach(rig.core, ["x"], {
+        name: "test",
+        guardOf: (item) => `volume/${item}`,
+        step: async () => {
+          check(false, "this holds");
+          return "idle";
+        },
+      });
+    const tasks = [{ name: "buggy", every: 1, on: [], run }];
+    const clock = new ManualClock();
+    const loop = new ReconcileLoop({ clock, log: silentLog, tasks, busyMs: 1, idleMs: 1 });
+    await assert.rejects(loop.pass(new AbortController().signal), BugError);
+    await rig.close();
   });
 });

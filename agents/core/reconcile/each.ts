@@ -1,4 +1,5 @@
 /** Runs one step for each of many, so that the trouble of one is not the trouble of all. */
+import { BugError } from "#common/check.ts";
 import { toSvcError } from "#common/errors.ts";
 import type { Core } from "../context.ts";
 import type { GuardKey } from "../specs/guards.ts";
@@ -23,6 +24,7 @@ export async function forEach<T>(
     try {
       outcomes.push((await core.guards.tryRun(guard, () => options.step(item))) ?? "failed");
     } catch (error) {
+      if (error instanceof BugError) throw error; // ends the process
       outcomes.push("failed");
       core.log.warn("reconcile step failed", {
         "request.reconcile": options.name,

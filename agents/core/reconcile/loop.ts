@@ -4,10 +4,11 @@
  * Why one sequential loop: its steps read each other's results. Level-triggered: a trigger only says
  * "look soon"; what is done follows from the state alone, so a late or repeated run is harmless.
  * Within a task the resources are worked on a few at a time, so that one hanging engine does not hold up the others.
- * Invariants: one pass at a time; a task that fails does not stop the others; tasks that are due every n-th
+ * Invariants: one pass at a time; a task that fails does not stop the others, a bug stops everything; tasks that are due every n-th
  * timer loop run on every trigger of their own kind.
  */
 
+import { BugError } from "#common/check.ts";
 import type { Clock } from "#common/clock.ts";
 import { toSvcError } from "#common/errors.ts";
 import type { Log } from "#common/log.ts";
@@ -120,6 +121,7 @@ export class ReconcileLoop {
       try {
         outcomes.push(await task.run(signal));
       } catch (error) {
+        if (error instanceof BugError) throw error; // ends the process
         outcomes.push("failed");
         const failure = toSvcError(error, "Reconciling failed");
         log.warn("reconciler failed", { "request.reconcile": task.name, error: failure });
