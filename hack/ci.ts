@@ -2,18 +2,23 @@
 /**
  * The checks of this repository as named steps, so that a laptop and a CI machine run the same ones.
  * Usage: hack/ci.ts <step> [...]   hack/ci.ts --list   hack/ci.ts all
- * Invariant: a step either ran and passed, ran and failed, or was skipped with its reason printed.
+ * Invariants: a step either ran and passed, ran and failed, or was skipped with its reason printed; so is
+ * each test that a step's programs skipped by themselves.
  */
-import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
-import { availableParallelism } from "node:os";
+import { spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
 import path from "node:path";
 import { performance } from "node:perf_hooks";
+import { type InnerSkip, readSkips, skipLines } from "./skips.ts";
 
 const root = path.resolve(import.meta.dirname, "..");
 const env = {
   ...process.env,
-  PATH: `${root}/node_modules/.bin:${process.env["PATH"] ?? ""}`,
+  // A root shell that `su` made knows no sbin, where depmod, mkfs and sshd are.
+  PATH: `${root}/node_modules/.bin:${process.env["PATH"] ?? ""}:/usr/local/sbin:/usr/sbin:/sbin`,
+  // Set inside a test, where it would keep a step's own test runner from running any file.
+  NODE_TEST_CONTEXT: undefined,
   // ccache (where there is one) finds objects of other clones: paths count from this root.
   CCACHE_BASEDIR: root,
   CCACHE_NOHASHDIR: "1",
@@ -25,7 +30,7 @@ const env = {
 
 /** `null`: may run. Otherwise why this machine cannot. */
 type Skip = () => string | null;
-interface Step {
+export interface Step {
   readonly name: string;
   readonly what: string;
   readonly commands: readonly string[];
@@ -35,12 +40,57 @@ interface Step {
   readonly minutesMax: number;
 }
 
+/** What one compiler of a test file with sanitizers may take. */
+const COMPILER_BYTES = 1.5 * 2 ** 30;
+const compilers = Math.max(
+  1,
+  Math.min(availableParallelism(), Math.floor(process.availableMemory() / COMPILER_BYTES)),
+);
+
 const nativeBuild = (kind: string, options: string): string[] => [
   `test -e build/${kind}/build.ninja || cmake -S engine/native -B build/${kind} -G Ninja -DMAYASTOR_TESTS=ON ${options} > build-${kind}.log || { cat build-${kind}.log; exit 1; }; rm -f build-${kind}.log`,
-  `ninja -C build/${kind} | tail -40; exit \${PIPESTATUS[0]}`,
+  // A line for each file: a CI that ends what says nothing for long sees that it goes on.
+  `ninja -C build/${kind} -j ${compilers}`,
 ];
-const nodeTest = (globs: string, extra = ""): string =>
-  `node --import tsx --test --test-reporter=spec ${extra} ${globs}`;
+
+/**
+ * Sanitizers of g++ 12 need their shadow memory free, which a kernel that places mappings by more than
+ * 28 random bits doesn't leave: so without randomness where that may be asked for.
+ */
+const MMAP_RANDOM_BITS_MAX = 28;
+const unrandomized = () => spawnSync("setarch", ["-R", "true"]).status === 0;
+const mayRunSanitizers: Skip = () => {
+  const file = "/proc/sys/vm/mmap_rnd_bits";
+  const bits = existsSync(file) ? Number(readFileSync(file, "utf8")) : 0;
+  if (bits <= MMAP_RANDOM_BITS_MAX || unrandomized()) return null;
+  return `vm.mmap_rnd_bits is ${bits} and setarch -R is not allowed here: sanitizers need sysctl vm.mmap_rnd_bits=${MMAP_RANDOM_BITS_MAX} (or a container with --privileged)`;
+};
+const sanitized = (command: string): string =>
+  `if setarch -R true 2>/dev/null; then setarch -R ${command}; else ${command}; fi`;
+
+/** The layout is that of Debian 12's clang-format; others break lines elsewhere. */
+const CLANG_FORMAT = "14";
+const otherClangFormat: Skip = () => {
+  const { stdout } = spawnSync("clang-format", ["--version"], { encoding: "utf8", env });
+  const version = /version (\d+)/.exec(stdout ?? "")?.[1];
+  // None at all: the step fails and says so.
+  return version === undefined || version === CLANG_FORMAT
+    ? null
+    : `clang-format is version ${version} here; the layout is that of version ${CLANG_FORMAT}`;
+};
+
+const noGuestKernel: Skip = () => {
+  const release = existsSync("/etc/os-release") ? readFileSync("/etc/os-release", "utf8") : "";
+  if (!/^ID="?debian"?$/m.test(release))
+    return "the guest boots Debian's kernel package, and this system has other packages: run it in Debian (a container will do)";
+  return process.arch === "x64"
+    ? null
+    : `the guest is x86-64, and packages here are ${process.arch}`;
+};
+
+/** Its skipped tests go to a file of the step's own: see skips.ts. */
+export const nodeTest = (globs: string, extra = ""): string =>
+  `node --import tsx --test --test-reporter=spec --test-reporter-destination=stdout --test-reporter=./hack/skip_reporter.ts --test-reporter-destination="$MAYASTOR_SKIPS/$$.jsonl" ${extra} ${globs}`;
 
 const BY_NAME =
   "takes as long as all others together and builds Kubernetes once; run `npm test -- images kube`";
@@ -55,9 +105,8 @@ export const steps: readonly Step[] = [
   {
     name: "format-native",
     what: "clang-format",
-    commands: [
-      "git ls-files -co --exclude-standard 'engine/native/*.h' 'engine/native/*.cc' | xargs clang-format --dry-run -Werror",
-    ],
+    commands: ["tsx hack/format_native.ts"],
+    skip: otherClangFormat,
     minutesMax: 2,
   },
   {
@@ -87,15 +136,16 @@ export const steps: readonly Step[] = [
         "'agents/**/*_test.ts' 'engine/ts/**/*_test.ts' 'plugin/**/*_test.ts' 'infra/**/*_test.ts' 'scripts/**/*_test.ts' 'hack/**/*_test.ts' 'test/support/**/*_test.ts'",
       ),
     ],
-    minutesMax: 15,
+    minutesMax: 20,
   },
   {
     name: "native-asan",
     what: "native tests, simulation and fuzz replay under ASan + UBSan",
     commands: [
       ...nativeBuild("asan", "-DMAYASTOR_SANITIZE=address"),
-      "ctest --test-dir build/asan --output-on-failure --timeout 600",
+      sanitized("ctest --test-dir build/asan --output-on-failure --timeout 600"),
     ],
+    skip: mayRunSanitizers,
     minutesMax: 30,
   },
   {
@@ -104,8 +154,9 @@ export const steps: readonly Step[] = [
     commands: [
       ...nativeBuild("tsan", "-DMAYASTOR_SANITIZE=thread"),
       // Fuzz replay is single-threaded and ran under ASan.
-      "ctest --test-dir build/tsan --output-on-failure --timeout 600 -E _fuzz",
+      sanitized("ctest --test-dir build/tsan --output-on-failure --timeout 600 -E _fuzz"),
     ],
+    skip: mayRunSanitizers,
     minutesMax: 30,
   },
   {
@@ -124,6 +175,7 @@ export const steps: readonly Step[] = [
     name: "kernel-initiator",
     what: "a stock Debian kernel in QEMU against our target",
     commands: [nodeTest("'test/e2e/**/*_test.ts'", "--test-concurrency=1")],
+    skip: noGuestKernel,
     minutesMax: 20,
   },
   {
@@ -149,18 +201,20 @@ export const steps: readonly Step[] = [
   },
 ];
 
-interface Outcome {
+export interface Outcome {
   readonly step: Step;
   readonly result: "passed" | "failed" | "skipped";
   readonly seconds: number;
   readonly reason?: string;
+  /** Tests that the step's programs left out by themselves. */
+  readonly skips: readonly InnerSkip[];
 }
 
-function run(command: string, minutesMax: number): Promise<number> {
+function run(command: string, minutesMax: number, skips: string): Promise<number> {
   return new Promise((resolve) => {
     const child = spawn("bash", ["-c", command], {
       cwd: root,
-      env,
+      env: { ...env, MAYASTOR_SKIPS: skips, GTEST_OUTPUT: `xml:${skips}/` },
       stdio: ["ignore", "inherit", "inherit"],
       detached: true,
     });
@@ -187,16 +241,39 @@ function run(command: string, minutesMax: number): Promise<number> {
 /** Runs one step; a failing command ends it. */
 export async function runStep(step: Step, asked = true): Promise<Outcome> {
   const reason = (asked ? null : step.byName) ?? step.skip?.() ?? null;
-  if (reason !== null) return { step, result: "skipped", seconds: 0, reason };
-  const start = performance.now();
-  for (const command of step.commands) {
-    const code = await run(command, step.minutesMax);
-    if (code !== 0) {
-      const seconds = (performance.now() - start) / 1000;
-      return { step, result: "failed", seconds, reason: `exit ${code}: ${command}` };
+  if (reason !== null) return { step, result: "skipped", seconds: 0, reason, skips: [] };
+  const folder = mkdtempSync(path.join(tmpdir(), "mayastor-skips-"));
+  try {
+    const start = performance.now();
+    let failure: string | undefined;
+    for (const command of step.commands) {
+      const code = await run(command, step.minutesMax, folder);
+      if (code === 0) continue;
+      failure = `exit ${code}: ${command}`;
+      break;
     }
+    const seconds = (performance.now() - start) / 1000;
+    const skips = readSkips(folder);
+    return failure === undefined
+      ? { step, result: "passed", seconds, skips }
+      : { step, result: "failed", seconds, skips, reason: failure };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
   }
-  return { step, result: "passed", seconds: (performance.now() - start) / 1000 };
+}
+
+/** What ran and what didn't, for a person: a line a step, what it left out below it, and the sums. */
+export function table(outcomes: readonly Outcome[]): string[] {
+  const count = (result: Outcome["result"]) => outcomes.filter((o) => o.result === result).length;
+  const inner = outcomes.reduce((sum, { skips }) => sum + skips.length, 0);
+  return [
+    ...outcomes.flatMap(({ step, result, seconds, reason, skips }) => [
+      `  ${result.padEnd(7)} ${step.name.padEnd(18)} ${seconds.toFixed(1).padStart(7)} s  ${reason ?? ""}`.trimEnd(),
+      ...skipLines(skips).map((line) => `${" ".repeat(10)}${line}`),
+    ]),
+    "",
+    `${count("passed")} passed, ${count("failed")} failed, ${count("skipped")} skipped${inner > 0 ? `; ${inner} tests within them not run` : ""}`,
+  ];
 }
 
 /**
@@ -220,16 +297,8 @@ export async function runSteps(asked: readonly string[]): Promise<boolean> {
       console.log(`=== ${step.name} ${outcome.result}: ${outcome.reason}`);
   }
   console.log(`\n${availableParallelism()} cores, Node ${process.version}`);
-  for (const { step, result, seconds, reason } of outcomes) {
-    console.log(
-      `  ${result.padEnd(7)} ${step.name.padEnd(18)} ${seconds.toFixed(1).padStart(7)} s  ${reason ?? ""}`,
-    );
-  }
-  const count = (result: Outcome["result"]) => outcomes.filter((o) => o.result === result).length;
-  console.log(
-    `\n${count("passed")} passed, ${count("failed")} failed, ${count("skipped")} skipped`,
-  );
-  return count("failed") === 0;
+  console.log(table(outcomes).join("\n"));
+  return outcomes.every(({ result }) => result !== "failed");
 }
 
 if (import.meta.main) {

@@ -7,6 +7,7 @@ set -euo pipefail
 profile=${1:-build}
 cd "$(dirname "$0")/.."
 root=$PWD
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # a root shell that `su` made knows no sbin
 say() { printf 'setup: %s\n' "$*" >&2; }
 
 # -- npm packages: exactly the lock file; again only when it changed ---------------------------------
@@ -33,9 +34,9 @@ fi
 
 # -- Debian packages -----------------------------------------------------------------------------------
 packages=(g++:g++ cmake:cmake ninja:ninja-build etcd:etcd-server)
-[ "$profile" = test ] && packages+=(etcdctl:etcd-client clang-format:clang-format fio:fio
+[ "$profile" = test ] && packages+=(git:git etcdctl:etcd-client clang-format:clang-format fio:fio
   file:/usr/include/gtest/gtest.h:libgtest-dev ccache:ccache qemu-system-x86_64:qemu-system-x86
-  busybox:busybox-static depmod:kmod nvme:nvme-cli mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs zstd:zstd xz:xz-utils
+  depmod:kmod nvme:nvme-cli mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs zstd:zstd xz:xz-utils
   file:/usr/sbin/sshd:openssh-server ssh-keygen:openssh-client promtool:prometheus)
 [ "$profile" = kube ] && packages+=(etcdctl:etcd-client fio:fio ccache:ccache busybox:busybox-static file:/bin/nc.openbsd:netcat-openbsd
   # container images, and a Kubernetes of its own: built from Debian's source, nodes in namespaces
@@ -64,8 +65,18 @@ if [ ${#missing[@]} -gt 0 ]; then
   fi
   export DEBIAN_FRONTEND=noninteractive
   log=$(mktemp)
-  if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } \
-      >"$log" 2>&1; then
+  # A machine that has just started updates itself: its locks are waited for, 5 minutes at most. apt waits
+  # for dpkg's by itself, but not for that of the package lists.
+  apt() { LC_ALL=C apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" >"$log" 2>&1; }
+  update() {
+    for wait in 10 20 30 60 60 60 60 0; do
+      apt update && return 0
+      grep -q 'Could not get lock' "$log" && [ "$wait" != 0 ] || return 1
+      say "another program holds the lock of the package lists: waiting $wait s"
+      sleep "$wait"
+    done
+  }
+  if ! { update && apt install -y --no-install-recommends "${missing[@]}"; }; then
     tail -20 "$log" >&2
     say "apt-get failed: mend the cause above and run again"
     exit 1
@@ -87,7 +98,7 @@ fi
 (sleep 3 >/dev/null 2>&1; kill -0 $$ 2>/dev/null && say "building the native engine (a minute or two the first time)") &
 notice=$!
 build_log=$(mktemp)
-if ! ninja -C build/release >"$build_log" 2>&1; then
+if ! ninja -C build/release -j "$(nproc)" >"$build_log" 2>&1; then
   tail -60 "$build_log" >&2
   say "the native build failed; the log's tail is above"
   exit 1

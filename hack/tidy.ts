@@ -4,17 +4,12 @@
  * randomness only through #common, a header comment in every file, no path or host of one machine.
  * Prints `file:line: rule` for each breach and exits 1 if there is any.
  */
-import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import path from "node:path";
+import { checkoutFiles } from "./files.ts";
 
 const root = path.resolve(import.meta.dirname, "..");
-const files = execFileSync("git", ["ls-files", "-co", "--exclude-standard"], {
-  cwd: root,
-  encoding: "utf8",
-})
-  .split("\n")
-  .filter((file) => file !== "" && existsSync(path.join(root, file)));
+const files = checkoutFiles(root);
 const breaches: string[] = [];
 const breach = (file: string, line: number, rule: string) =>
   breaches.push(`${file}:${line}: ${rule}`);
