@@ -140,13 +140,28 @@ function makeTasks(core: Core, drain: DrainReconciler): Task[] {
   const away = new AwayReplicas();
   const soon: Trigger[] = ["start", "creating-to-deleting", "node-online"];
   return [
-    { name: "dirty specs", every: 1, on: ALL_TRIGGERS, run: () => resolveDirty(core) },
-    { name: "pools", every: 1, on: ALL_TRIGGERS, run: () => reconcilePools(core) },
-    { name: "nexuses", every: 1, on: soon, run: () => collectNexuses(core) },
-    { name: "volumes", every: 1, on: ALL_TRIGGERS, run: () => reconcileVolumes(core) },
-    { name: "volume garbage", every: 5, on: soon, run: () => collectVolumes(core, away) },
-    { name: "replica garbage", every: 5, on: soon, run: () => collectReplicas(core) },
-    { name: "drain", every: 1, on: ["changed"], run: () => drain.run() },
+    {
+      name: "dirty specs",
+      every: 1,
+      on: ALL_TRIGGERS,
+      run: (signal) => resolveDirty(core, signal),
+    },
+    { name: "pools", every: 1, on: ALL_TRIGGERS, run: (signal) => reconcilePools(core, signal) },
+    { name: "nexuses", every: 1, on: soon, run: (signal) => collectNexuses(core, signal) },
+    {
+      name: "volumes",
+      every: 1,
+      on: ALL_TRIGGERS,
+      run: (signal) => reconcileVolumes(core, signal),
+    },
+    {
+      name: "volume garbage",
+      every: 5,
+      on: soon,
+      run: (signal) => collectVolumes(core, away, signal),
+    },
+    { name: "replica garbage", every: 5, on: soon, run: (signal) => collectReplicas(core, signal) },
+    { name: "drain", every: 1, on: ["changed"], run: (signal) => drain.run(signal) },
   ];
 }
 

@@ -5,7 +5,7 @@ import { BugError, check } from "#common/check.ts";
 import { ManualClock } from "#common/clock.ts";
 import { silentLog } from "#common/log.ts";
 import { Rig } from "../testing/rig.ts";
-import { forEach } from "./each.ts";
+import { forEach, PARALLEL } from "./each.ts";
 import { type FaultedInput, faultedStep, isUseless } from "./hot_spare.ts";
 import { type Outcome, ReconcileLoop } from "./loop.ts";
 import { nextNexusStep } from "./volume_nexus.ts";
@@ -212,11 +212,31 @@ describe("ReconcileLoop", () => {
     assert.deepEqual(ran, ["good"]);
   });
 
+  test("forEach() begins no further step once it is told to stop", async () => {
+    const rig = await Rig.start({ nodes: 1 });
+    const stop = new AbortController();
+    let begun = 0;
+    const items = Array.from({ length: 20 }, (_, index) => String(index));
+    await forEach(rig.core, items, {
+      name: "test",
+      signal: stop.signal,
+      guardOf: (item) => `volume/${item}`,
+      step: async () => {
+        begun += 1;
+        stop.abort();
+        return "busy";
+      },
+    });
+    assert.ok(begun >= 1 && begun <= PARALLEL, `${begun} of ${items.length} were begun`);
+    await rig.close();
+  });
+
   test("a bug is no failure: it ends the loop", async () => {
     const rig = await Rig.start({ nodes: 1 });
     const run = () =>
       forEach(rig.core, ["x"], {
         name: "test",
+        signal: new AbortController().signal,
         guardOf: (item) => `volume/${item}`,
         step: async () => {
           check(false, "this holds");

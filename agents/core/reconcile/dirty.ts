@@ -24,6 +24,7 @@ async function flushTable<Spec>(
   core: Core,
   table: Table<Spec>,
   options: {
+    readonly signal: AbortSignal;
     readonly idOf: (spec: Spec) => string;
     readonly guardOf: (id: string) => GuardKey;
     readonly resolve: (spec: Spec) => Promise<void>;
@@ -32,6 +33,7 @@ async function flushTable<Spec>(
   const dirty = table.all().filter((spec) => table.isDirty(spec));
   return await forEach(core, dirty, {
     name: "dirty specs",
+    signal: options.signal,
     guardOf: (spec) => options.guardOf(options.idOf(spec)),
     step: async (spec) => {
       const id = options.idOf(spec);
@@ -43,26 +45,30 @@ async function flushTable<Spec>(
   });
 }
 
-export async function resolveDirty(core: Core): Promise<Outcome> {
+export async function resolveDirty(core: Core, signal: AbortSignal): Promise<Outcome> {
   const { pools, replicas, nexuses, volumes } = core.specs;
   const outcomes = [
     await flushTable(core, pools, {
+      signal,
       idOf: (spec) => spec.id,
       guardOf: (id) => `pool/${id}`,
       resolve: (spec) => resolvePool(core, spec),
     }),
     await flushTable(core, replicas, {
+      signal,
       idOf: (spec) => spec.uuid,
       guardOf: (id) => `replica/${id}`,
       resolve: (spec) => resolveReplica(core, spec),
     }),
     await flushTable(core, nexuses, {
+      signal,
       idOf: (spec) => spec.uuid,
       guardOf: (id) => `nexus/${id}`,
       resolve: (spec) => resolveNexus(core, spec),
     }),
     // Last, because a volume's operation is judged by what became of its parts.
     await flushTable(core, volumes, {
+      signal,
       idOf: (spec) => spec.uuid,
       guardOf: (id) => `volume/${id}`,
       resolve: (spec) => resolveVolume(core, spec),

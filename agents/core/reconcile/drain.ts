@@ -26,16 +26,17 @@ export class DrainReconciler {
     this.#recreate = recreate;
   }
 
-  async run(): Promise<Outcome> {
+  async run(signal: AbortSignal): Promise<Outcome> {
     const { specs, guards, clock } = this.#core;
     const outcomes: Outcome[] = [];
     for (const node of specs.nodes.all()) {
+      if (signal.aborted) break;
       if (!isDraining(node)) {
         this.#startedMs.delete(node.id);
         continue;
       }
       if (!this.#startedMs.has(node.id)) this.#startedMs.set(node.id, clock.monotonicMs());
-      outcomes.push((await this.#moveTargets(node)) ? "busy" : "failed"); // failed: the rest takes time
+      outcomes.push((await this.#moveTargets(node, signal)) ? "busy" : "failed"); // failed: the rest takes time
       await guards.tryRun(`node/${node.id}`, () => this.#finish(node.id));
     }
     return mergeOutcomes(outcomes);
@@ -48,10 +49,11 @@ export class DrainReconciler {
   }
 
   /** True when at least one was moved. */
-  async #moveTargets(node: NodeSpec): Promise<boolean> {
+  async #moveTargets(node: NodeSpec, signal: AbortSignal): Promise<boolean> {
     const { log } = this.#core;
     let moved = false;
     for (const { uuid, target } of this.#targetsOn(node.id)) {
+      if (signal.aborted) break;
       const frontendNode = target?.frontend.host_acl[0]?.node_name ?? "";
       const request = { node: null, protocol: "nvmf", reuseExisting: false, frontendNode } as const;
       try {

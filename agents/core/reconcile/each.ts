@@ -6,14 +6,18 @@ import type { GuardKey } from "../specs/guards.ts";
 import { mergeOutcomes, type Outcome } from "./loop.ts";
 
 /** How many steps run at a time: enough that a few hanging engines leave room, few enough to burden nobody. */
-const PARALLEL = 8;
+export const PARALLEL = 8;
 
-/** Takes each item's guard if it is free (else it is left for the next pass) and runs the step. */
+/**
+ * Takes each item's guard if it is free (else it is left for the next pass) and runs the step. Once the signal is
+ * aborted no further step is begun; those under way end by their own deadlines.
+ */
 export async function forEach<T>(
   core: Core,
   items: readonly T[],
   options: {
     readonly name: string;
+    readonly signal: AbortSignal;
     readonly guardOf: (item: T) => GuardKey;
     readonly step: (item: T) => Promise<Outcome>;
   },
@@ -35,7 +39,11 @@ export async function forEach<T>(
   };
   const queue = items.values();
   const worker = async (): Promise<void> => {
-    for (const item of queue) await one(item); // one iterator for all workers: each takes what is next
+    // One iterator for all workers: each takes what is next.
+    for (const item of queue) {
+      if (options.signal.aborted) return;
+      await one(item);
+    }
   };
   await Promise.all(Array.from({ length: Math.min(PARALLEL, items.length) }, worker));
   return mergeOutcomes(outcomes);

@@ -11,10 +11,11 @@ import { destroyReplicaHeld } from "../replica/ops.ts";
 import { forEach } from "./each.ts";
 import type { Outcome } from "./loop.ts";
 
-export async function collectReplicas(core: Core): Promise<Outcome> {
+export async function collectReplicas(core: Core, signal: AbortSignal): Promise<Outcome> {
   const { specs, registry } = core;
   return await forEach(core, specs.replicas.all(), {
     name: "replica garbage",
+    signal,
     guardOf: (spec) => `replica/${spec.uuid}`,
     step: async ({ uuid }) => {
       const spec = specs.replicas.find(uuid);
@@ -40,10 +41,11 @@ export async function collectReplicas(core: Core): Promise<Outcome> {
   });
 }
 
-export async function collectNexuses(core: Core): Promise<Outcome> {
+export async function collectNexuses(core: Core, signal: AbortSignal): Promise<Outcome> {
   const { specs, registry } = core;
   return await forEach(core, specs.nexuses.all(), {
     name: "nexus garbage",
+    signal,
     guardOf: (spec) => `nexus/${spec.uuid}`,
     step: async ({ uuid }) => {
       const spec = specs.nexuses.find(uuid);

@@ -4,10 +4,11 @@ import { destroyPoolHeld, importPool } from "../pool/ops.ts";
 import { forEach } from "./each.ts";
 import type { Outcome } from "./loop.ts";
 
-export async function reconcilePools(core: Core): Promise<Outcome> {
+export async function reconcilePools(core: Core, signal: AbortSignal): Promise<Outcome> {
   const { specs, registry } = core;
   return await forEach(core, specs.pools.all(), {
     name: "pools",
+    signal,
     guardOf: (spec) => `pool/${spec.id}`,
     step: async ({ id }) => {
       const spec = specs.pools.find(id);

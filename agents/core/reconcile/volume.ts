@@ -16,12 +16,13 @@ import { reconcileNexus } from "./volume_nexus.ts";
 
 function eachVolume(
   core: Core,
-  name: string,
+  { name, signal }: { readonly name: string; readonly signal: AbortSignal },
   step: (spec: VolumeSpec) => Promise<Outcome>,
 ): Promise<Outcome> {
   const { volumes } = core.specs;
   return forEach(core, volumes.all(), {
     name,
+    signal,
     guardOf: (spec) => `volume/${spec.uuid}`,
     step: async ({ uuid }) => {
       const spec = volumes.find(uuid); // as it is now that we hold the guard
@@ -30,8 +31,8 @@ function eachVolume(
   });
 }
 
-export function reconcileVolumes(core: Core): Promise<Outcome> {
-  return eachVolume(core, "volumes", async (spec) => {
+export function reconcileVolumes(core: Core, signal: AbortSignal): Promise<Outcome> {
+  return eachVolume(core, { name: "volumes", signal }, async (spec) => {
     if (core.specs.volumes.phase(spec) !== "Created") return "idle";
     const nexus = await reconcileNexus(core, spec);
     const replicas = await reconcileReplicas(core, spec);
@@ -39,10 +40,14 @@ export function reconcileVolumes(core: Core): Promise<Outcome> {
   });
 }
 
-export function collectVolumes(core: Core, away: AwayReplicas): Promise<Outcome> {
+export function collectVolumes(
+  core: Core,
+  away: AwayReplicas,
+  signal: AbortSignal,
+): Promise<Outcome> {
   const { specs } = core;
   away.forget(new Set(specs.replicas.all().map((spec) => spec.uuid)));
-  return eachVolume(core, "volume garbage", async (spec) => {
+  return eachVolume(core, { name: "volume garbage", signal }, async (spec) => {
     if (spec.operation) return "idle";
     switch (specs.volumes.phase(spec)) {
       case "Deleting":
