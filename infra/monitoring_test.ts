@@ -1,12 +1,13 @@
 /** Alerts and dashboards. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { POOL_METRICS, VOLUME_METRICS } from "./monitoring/alerts.ts";
+import { ENGINE_REACHABLE, POOL_METRICS, VOLUME_METRICS } from "./monitoring/alerts.ts";
 import { LATENCY_METRICS } from "./monitoring/latency.ts";
 import { everything } from "./testing/installs.ts";
 
 test("alerts and dashboards use only published metrics", () => {
   const known: readonly string[] = [
+    ENGINE_REACHABLE,
     ...Object.values(POOL_METRICS),
     ...Object.values(VOLUME_METRICS),
     ...LATENCY_METRICS.flatMap((name) => [name, `${name}_bucket`]),
@@ -19,7 +20,7 @@ test("alerts and dashboards use only published metrics", () => {
     .map((object) => JSON.stringify(object));
   assert.equal(texts.length, 4);
   for (const text of texts) {
-    const used = text.match(/\b(disk_?pool|kubelet_volume|volume|replica)_[a-z_]+/g) ?? [];
+    const used = text.match(/\b(disk_?pool|kubelet_volume|volume|replica|mayastor)_[a-z_]+/g) ?? [];
     assert.ok(used.length > 0);
     assert.deepEqual(
       used.filter((name) => !known.includes(name)),

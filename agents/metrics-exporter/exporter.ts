@@ -2,13 +2,13 @@
  * Keeps the last reading of the engine and answers scrapes from it.
  *
  * Invariants: a scrape reads anew unless the last reading is younger than a second; concurrent scrapes share one
- * read; a failed read empties the cache, so that an engine that is down has no metrics instead of old ones;
- * close() waits for what runs.
+ * read; a failed read empties the cache, so that an engine that is down has no metrics instead of old ones, but for
+ * the one that says so; close() waits for what runs.
  */
 import type { Clock } from "#common/clock.ts";
 import { errorMessage } from "#common/errors.ts";
 import type { Log } from "#common/log.ts";
-import { familiesOf } from "./families.ts";
+import { engineFamily, familiesOf } from "./families.ts";
 import type { Format } from "./negotiate.ts";
 import { PROTOBUF_TYPE, writeProtobuf } from "./protobuf.ts";
 import type { Engine, Reading } from "./reading.ts";
@@ -52,7 +52,8 @@ export class Exporter {
     if (this.#readMs === null || clock.monotonicMs() - this.#readMs >= FRESH_MS) {
       await this.refresh(signal);
     }
-    const families = familiesOf(node, this.#reading);
+    const isReachable = this.#readMs !== null;
+    const families = [engineFamily(node, isReachable), ...familiesOf(node, this.#reading)];
     return format === "protobuf"
       ? { contentType: PROTOBUF_TYPE, body: writeProtobuf(families) }
       : { contentType: TEXT_TYPE, body: await writeText(families) };

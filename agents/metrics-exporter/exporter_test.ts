@@ -5,6 +5,7 @@ import { SvcError } from "#common/errors.ts";
 import { silentLog } from "#common/log.ts";
 import { Exporter } from "./exporter.ts";
 import type { Engine, Reading } from "./reading.ts";
+import { readDelimited } from "./testing/delimited.ts";
 import { READING } from "./testing/reading.ts";
 
 class ScriptedEngine implements Engine {
@@ -40,18 +41,25 @@ test("Exporter reads once for scrapes at the same time and within a second", asy
   assert.equal(engine.reads, 2);
 });
 
-test("Exporter has no metrics of an engine that is down, in either format", async () => {
+const reachable = (value: 0 | 1) => `mayastor_exporter_engine_reachable{node="n"} ${value}`;
+const samplesIn = (text: string) => text.split("\n").filter((line) => /^[^#]/.test(line));
+
+test("Exporter says that an engine is down and has no other metrics of it, in either format", async () => {
   const engine = new ScriptedEngine();
   const { clock, exporter } = exporterOf(engine);
   assert.match(await scrapeText(exporter), /disk_pool_status/);
+  assert.ok(samplesIn(await scrapeText(exporter)).includes(reachable(1)));
   engine.failing = true;
   await clock.advance(1_000);
-  assert.doesNotMatch(await scrapeText(exporter), /disk_pool|volume_/);
+  assert.deepEqual(samplesIn(await scrapeText(exporter)), [reachable(0)]);
   const { body, contentType } = await exporter.scrape("protobuf", signal);
-  assert.equal(body.length, 0);
+  assert.ok(body instanceof Uint8Array);
+  const names = readDelimited(body).map(({ name }) => name);
+  assert.deepEqual(names, ["mayastor_exporter_engine_reachable"]);
   assert.match(contentType, /^application\/vnd\.google\.protobuf; proto=/);
   engine.failing = false;
   assert.match(await scrapeText(exporter), /disk_pool_status/);
+  assert.ok(samplesIn(await scrapeText(exporter)).includes(reachable(1)));
 });
 
 test("Exporter polls by its time and tries again after 10 s", async () => {

@@ -89,6 +89,19 @@ function samplesOf<Item, T>(
   return [...samples.values()];
 }
 
+/** Our own addition to the published names: the other metrics of an engine that is down are not there to be asked. */
+const REACHABLE = "mayastor_exporter_engine_reachable";
+
+/** What is always there, whatever the engine says. */
+export function engineFamily(node: string, isReachable: boolean): Family {
+  return {
+    type: "gauge",
+    name: REACHABLE,
+    help: "whether the io-engine of the node answered: 1, or 0 and none of its metrics are shown",
+    samples: [{ labels: { node }, value: isReachable ? 1 : 0 }],
+  };
+}
+
 const pvName = (volume: string): string => (volume === "" ? "" : `pvc-${volume}`);
 
 export function familiesOf(node: string, reading: Reading): readonly Family[] {

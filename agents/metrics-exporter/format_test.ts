@@ -1,13 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { fromBinary, type MessageShape } from "@bufbuild/protobuf";
-import { BinaryReader } from "@bufbuild/protobuf/wire";
 import fc from "fast-check";
-import { MetricFamilySchema, MetricType } from "#common/proto/generated/prometheus/metrics_pb.ts";
+import { MetricType } from "#common/proto/generated/prometheus/metrics_pb.ts";
 import { familiesOf } from "./families.ts";
 import { chooseFormat } from "./negotiate.ts";
 import { writeProtobuf } from "./protobuf.ts";
 import { volumeOf } from "./reading.ts";
+import { readDelimited } from "./testing/delimited.ts";
 import { HISTOGRAM, READING, VOLUME } from "./testing/reading.ts";
 import { writeText } from "./text.ts";
 
@@ -70,13 +69,6 @@ test("familiesOf() adds up two nexuses of one volume, and skips what is no volum
   assert.equal(found.samples.length, 1);
   assert.equal(found.samples[0]?.value.count, 2 * HISTOGRAM.count);
 });
-
-function readDelimited(bytes: Uint8Array): MessageShape<typeof MetricFamilySchema>[] {
-  const reader = new BinaryReader(bytes);
-  const read: MessageShape<typeof MetricFamilySchema>[] = [];
-  while (reader.pos < reader.len) read.push(fromBinary(MetricFamilySchema, reader.bytes()));
-  return read;
-}
 
 test("writeProtobuf() writes every family of the text, with native histograms", async () => {
   const read = readDelimited(writeProtobuf(families));

@@ -13,6 +13,9 @@ export const POOL_METRICS = {
   status: "disk_pool_status",
 } as const;
 
+/** 1 while the io-engine beside the exporter answers, 0 while it does not; then its other metrics are gone. */
+export const ENGINE_REACHABLE = "mayastor_exporter_engine_reachable";
+
 /** The kubelet's figures of mounted volumes, from the node plugin's NodeGetVolumeStats. */
 export const VOLUME_METRICS = {
   available: "kubelet_volume_stats_available_bytes",
@@ -80,6 +83,17 @@ export function alertRules({ service }: { service: string }): readonly AlertRule
   const { available, capacity } = VOLUME_METRICS;
   return [
     {
+      alert: "MayastorEngineDown",
+      expr: `${ENGINE_REACHABLE} == 0`,
+      for: "5m",
+      labels: { severity: "critical" },
+      annotations: {
+        summary: "The io-engine of node {{ $labels.node }} does not answer",
+        description:
+          "Replicas and targets on that node serve no I/O, and alerts on its pools are silent meanwhile. See the io-engine container of its pod: restarts and log.",
+      },
+    },
+    {
       alert: "MayastorPoolFaulted",
       expr: `${status} == 3`,
       for: "1m",
@@ -128,7 +142,8 @@ export function alertRules({ service }: { service: string }): readonly AlertRule
       labels: { severity: "warning" },
       annotations: {
         summary: "No metrics from {{ $labels.instance }}",
-        description: "The io-engine pod of that node, or its metrics exporter, is down.",
+        description:
+          "The metrics exporter of that node cannot be reached: the node, its io-engine pod or that container is down.",
       },
     },
     {

@@ -45,6 +45,15 @@ type Case = {
 };
 
 const cases: Readonly<Record<string, Case>> = {
+  // The exporter is scraped all the while: it is another container than the engine.
+  MayastorEngineDown: {
+    firing: [
+      series("mayastor_exporter_engine_reachable", { node: "node-1" }, "0x120"),
+      series("up", { service: SERVICE, instance: "10.0.0.1:9502" }, "1x120"),
+    ],
+    quiet: [series("mayastor_exporter_engine_reachable", { node: "node-2" }, "1x120")],
+    for: { node: "node-1" },
+  },
   MayastorPoolFaulted: {
     firing: [series("disk_pool_status", POOL, "3x120")],
     quiet: [series("disk_pool_status", OTHER, "1x120")],
