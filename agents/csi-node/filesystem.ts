@@ -2,7 +2,8 @@
  * File systems on a volume: what is there, making one, checking one.
  *
  * Invariant: a file system is made only on a device that can be read and in which blkid(8), asked twice, and a look of
- * our own find nothing at all; doubt is a failure, never a reason to format.
+ * our own find nothing at all; doubt is a failure, never a reason to format. The one exception is what mkfs.xfs has
+ * left when it was cut short: it says so itself, and no kernel has ever mounted it.
  */
 import type { FileSystem } from "#common/csi/driver.ts";
 import { SvcError } from "#common/errors.ts";
@@ -15,6 +16,10 @@ const MKFS_MS = 1_800_000;
 const CHECK_MS = 1_800_000;
 /** Covers every superblock that blkid looks for at the start. */
 const READ_BYTES = 1024 * 1024;
+
+/** Documentation of the xfs on-disk format, struct xfs_dsb. */
+const XFS_SUPERBLOCK_BYTES = 512;
+const XFS_IN_PROGRESS_AT = 126;
 
 /** Exit codes of blkid(8) in probing mode. */
 const BLKID_NOTHING = 2;
@@ -89,12 +94,23 @@ export async function probe(
   if (again !== null || signature === null) return again;
   throw new SvcError(
     "internal",
-    `Cannot probe ${node}: it shows ${signature}, blkid finds nothing`,
+    `Cannot probe ${node}: it shows ${signature}, blkid finds nothing; it is kept as it is. Repair it by hand, or, if it never held data, wipe its start: wipefs -a ${node}`,
   );
 }
 
-async function make(system: NodeSystem, device: NvmeDevice, fsType: FileSystem): Promise<void> {
-  const { code, stderr } = await system.run(`mkfs.${fsType}`, [device.node], MKFS_MS);
+/** sb_inprogress of the superblock: mkfs.xfs sets it first and clears it last, and the kernel refuses to mount it. */
+async function isUnfinishedXfs(system: NodeSystem, { node }: NvmeDevice): Promise<boolean> {
+  const superblock = await system.readStart(node, XFS_SUPERBLOCK_BYTES);
+  return superblock.toString("latin1", 0, 4) === "XFSB" && superblock[XFS_IN_PROGRESS_AT] === 1;
+}
+
+async function make(
+  system: NodeSystem,
+  device: NvmeDevice,
+  { fsType, force = false }: { readonly fsType: FileSystem; readonly force?: boolean },
+): Promise<void> {
+  const args = force ? ["-f", device.node] : [device.node];
+  const { code, stderr } = await system.run(`mkfs.${fsType}`, args, MKFS_MS);
   if (code === 0) return;
   const why = stderr.trim() || `exit code ${code}`;
   throw new SvcError("internal", `Cannot make ${fsType} on ${device.node}: ${why}`);
@@ -120,7 +136,7 @@ export async function ensure(
 ): Promise<"made" | "kept"> {
   const found = await probe(system, device);
   if (found === null) {
-    await make(system, device, fsType);
+    await make(system, device, { fsType });
     return "made";
   }
   if (found !== fsType) {
@@ -128,6 +144,10 @@ export async function ensure(
       "failed-precondition",
       `Cannot mount ${device.node} as ${fsType}: it holds ${found}, which is kept`,
     );
+  }
+  if (fsType === "xfs" && (await isUnfinishedXfs(system, device))) {
+    await make(system, device, { fsType, force: true });
+    return "made";
   }
   await check(system, device, fsType);
   return "kept";

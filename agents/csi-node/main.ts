@@ -65,10 +65,11 @@ runMain(log, async () => {
     },
   };
   const nodeSegments = options["node-selector"];
-  const node = nodeService({ context, guard: new VolumeGuard(), nodeSegments });
+  const guard = new VolumeGuard();
+  const node = nodeService({ context, guard, nodeSegments });
   const identity = identityService({ version: packageJson.version, isReady: async () => true });
   const csi = await serveSocket(options["csi-socket"], [identity, node]);
-  const own = await startServer(options["grpc-endpoint"], [nodePluginService(context)]);
+  const own = await startServer(options["grpc-endpoint"], [nodePluginService({ context, guard })]);
   log.info("serving", { socket: options["csi-socket"], endpoint: options["grpc-endpoint"] });
   if (!signal.aborted) {
     await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));

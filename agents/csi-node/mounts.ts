@@ -6,6 +6,7 @@
  */
 import path from "node:path";
 import { SvcError } from "#common/errors.ts";
+import type { Log } from "#common/log.ts";
 import type { NvmeDevice } from "./nvme.ts";
 import type { NodeSystem } from "./system.ts";
 
@@ -83,6 +84,16 @@ export async function mountsOf(system: NodeSystem, device: NvmeDevice): Promise<
   return all.filter((mount) => isFileSystemOf(mount, device) || isNodeOf(mount, device));
 }
 
+/**
+ * The mount shows a device that the kernel has given up: it gives errors only, for good, whatever comes back later.
+ * Of a device node that is gone the kernel says so; a file system keeps the name of its device from being used again.
+ */
+export async function isDead(system: NodeSystem, mount: Mount): Promise<boolean> {
+  if (mount.fsType === "devtmpfs") return /^\/nvme\d+n\d+\/\/deleted$/.test(mount.root);
+  const name = /^\/dev\/(nvme\d+n\d+)$/.exec(mount.source)?.[1];
+  return name !== undefined && (await system.readText(`/sys/block/${name}/dev`)) === null;
+}
+
 export const isReadOnly = (mount: Mount): boolean => mount.options.includes("ro");
 
 async function mustRun(
@@ -128,6 +139,24 @@ export async function unmount(system: NodeSystem, at: string): Promise<void> {
     await mustRun(system, "umount", [at]);
   }
   throw new SvcError("internal", `Cannot unmount ${at}: more than ${STACKED_MAX} mounts lie there`);
+}
+
+/** Takes away what dead mounts lie at a path, which are in the way of new ones; returns the live one there, or null. */
+export async function clearDeadMounts(
+  { system, log }: { readonly system: NodeSystem; readonly log: Log },
+  at: string,
+): Promise<Mount | null> {
+  for (let count = 0; count < STACKED_MAX; count++) {
+    const mount = await mountAt(system, at);
+    if (mount === null || !(await isDead(system, mount))) return mount;
+    await mustRun(system, "umount", [at]);
+    log.info("mount of a lost device removed", {
+      path: at,
+      source: mount.source,
+      root: mount.root,
+    });
+  }
+  throw new SvcError("internal", `Cannot clear ${at}: more than ${STACKED_MAX} mounts lie there`);
 }
 
 export async function bindMount(system: NodeSystem, source: string, at: string): Promise<void> {

@@ -48,7 +48,7 @@ async function start(t: TestContext) {
   const server = await serveSocket(socket, [
     identity,
     nodeService(parts),
-    nodePluginService(parts.context),
+    nodePluginService(parts),
   ]);
   const client = new CsiClient(`unix:${socket}`);
   t.after(async () => {
@@ -93,6 +93,7 @@ test("identity and node info are as published", async (t) => {
 test("every node call refuses missing and malformed fields, and touches nothing", async (t) => {
   const { system, expect, ok } = await start(t);
   const mode = (name: string) => ({ accessMode: { mode: name }, mount: { fsType: "ext4" } });
+  const reader = { accessMode: { mode: "SINGLE_NODE_READER_ONLY" } };
   const bad: [string, object][] = [
     ...[{ volumeId: "" }, { stagingTargetPath: "" }, { stagingTargetPath: "relative" }].map(
       (over): [string, object] => ["NodeStageVolume", stageOf(over)],
@@ -101,7 +102,10 @@ test("every node call refuses missing and malformed fields, and touches nothing"
     ["NodeStageVolume", stageOf({ publishContext: {} })],
     ["NodeStageVolume", stageOf({ publishContext: { uri: "iscsi://h/x" } })],
     ["NodeStageVolume", stageOf({ publishContext: { uri: uriOf(W) } })],
-    ["NodeStageVolume", stageOf({ publishContext: { uri: uriOf(V), ioTimeout: "30s" } })],
+    ...["30s", "0", "4294968"].map((ioTimeout): [string, object] => [
+      "NodeStageVolume",
+      stageOf({ publishContext: { uri: uriOf(V), ioTimeout } }),
+    ]),
     ["NodeStageVolume", stageOf({ volumeCapability: { ...rw } })],
     ["NodeStageVolume", stageOf({ volumeCapability: { block: {} } })],
     ["NodeStageVolume", stageOf({ volumeCapability: { ...rw, mount: { fsType: "ntfs" } } })],
@@ -116,6 +120,11 @@ test("every node call refuses missing and malformed fields, and touches nothing"
     ),
     ["NodePublishVolume", { ...publishOf(), volumeCapability: undefined }],
     ["NodePublishVolume", publishOf()], // not staged
+    ["NodePublishVolume", publishOf({ volumeCapability: block, readonly: true })],
+    [
+      "NodePublishVolume",
+      publishOf({ volumeCapability: { block: {}, ...reader }, readonly: true }),
+    ],
     ...[{ volumeId: "" }, { targetPath: "" }].map((over): [string, object] => [
       "NodeUnpublishVolume",
       unpublishOf(over),
@@ -214,6 +223,9 @@ test("staging refuses what is in the way, and detaches what it attached", async 
     system.connectError = error;
     await expect("UNAVAILABLE", "NodeStageVolume", stageOf());
   }
+  system.connectError = "EINVAL";
+  const refused = await expect("INVALID_ARGUMENT", "NodeStageVolume", stageOf());
+  assert.match(refused.message, /the kernel refuses these options.*traddr=10\.1\.0\.5/);
   system.connectError = null;
   await ok("NodeStageVolume", stageOf());
   await expect(
@@ -289,21 +301,9 @@ test("a raw block volume is a device file at its target", async (t) => {
 
 test("only one operation a volume runs at a time; other volumes are not held up", async (t) => {
   const { system, expect, ok } = await start(t);
-  let unblock = () => {};
-  let enter = () => {};
-  const blocked = new Promise<void>((resolve) => {
-    unblock = resolve;
-  });
-  const entered = new Promise<void>((resolve) => {
-    enter = resolve;
-  });
-  system.onRun = async (program) => {
-    if (program !== "mkfs.ext4") return;
-    enter();
-    await blocked;
-  };
+  const making = system.holdUp("mkfs.ext4");
   const first = ok("NodeStageVolume", stageOf());
-  await entered;
+  await making.started;
   await expect("ABORTED", "NodeStageVolume", stageOf());
   await expect("ABORTED", "NodeUnstageVolume", unstageOf());
   await expect("ABORTED", "NodePublishVolume", publishOf());
@@ -313,13 +313,13 @@ test("only one operation a volume runs at a time; other volumes are not held up"
     stagingTargetPath: "/w",
   };
   await ok("NodeStageVolume", stageOf({ volumeId: W, ...other }));
-  unblock();
+  making.release();
   await first;
   await ok("NodePublishVolume", publishOf());
 });
 
 test("a volume whose target moved gets the new path and loses the dead one", async (t) => {
-  const { system, ok } = await start(t);
+  const { system, expect, ok } = await start(t);
   await ok("NodeStageVolume", stageOf());
   system.put("/sys/class/nvme/nvme0/state", "connecting\n");
   assert.match(
@@ -333,7 +333,96 @@ test("a volume whose target moved gets the new path and loses the dead one", asy
     [STAGING],
     "still mounted, on the same device",
   );
+  // The context of a VolumeAttachment is never renewed: the former address, where nobody listens any more.
+  system.connectError = "ECONNREFUSED";
+  const dials = system.connects.length;
+  await ok("NodeStageVolume", stageOf());
+  assert.deepEqual([system.connects.length, system.controllers], [dials, ["nvme1"]]);
+  // A path over which the target refuses I/O is none: the address is tried, and what is mounted stays.
+  system.put("/sys/class/nvme/nvme1/nvme0c1n1/ana_state", "inaccessible\n");
+  await expect("UNAVAILABLE", "NodeStageVolume", stageOf());
+  assert.deepEqual([system.connects.length, system.controllers], [dials + 1, ["nvme1"]]);
   await ok("NodeUnstageVolume", unstageOf());
+});
+
+for (const volumeCapability of [ext4, { ...rw, mount: { fsType: "xfs" } }, block]) {
+  const what = "block" in volumeCapability ? "raw block" : volumeCapability.mount.fsType;
+  test(`what a lost device left at a pod's path is no hindrance: ${what}`, async (t) => {
+    const { system, ok } = await start(t);
+    const there = () => system.mounts.filter(({ at }) => at === TARGET).length;
+    for (const isWanted of [false, true]) {
+      await ok("NodeStageVolume", stageOf({ volumeCapability }));
+      await ok("NodePublishVolume", publishOf({ volumeCapability }));
+      for (const name of system.controllers) system.removeController(name); // its ctrl_loss_tmo is over
+      await ok("NodeStageVolume", stageOf({ volumeCapability })); // as a second pod's start does
+      const stats = await ok("NodeGetVolumeStats", { volumeId: V, volumePath: TARGET });
+      assert.match(JSON.stringify(stats.reply), /"abnormal":true,"message":"its device was lost/);
+      if (isWanted) await ok("NodePublishVolume", publishOf({ volumeCapability }));
+      else await ok("NodeUnpublishVolume", unpublishOf());
+      assert.equal(there(), isWanted ? 1 : 0);
+      await ok("NodeUnpublishVolume", unpublishOf());
+      await ok("NodeUnstageVolume", unstageOf());
+    }
+    assert.deepEqual([system.mounts, await system.kind(TARGET)], [[], null]);
+  });
+}
+
+test("an xfs that has shut itself down is a condition of the volume, and does not keep its pod", async (t) => {
+  const { system, ok } = await start(t);
+  const volumeCapability = { ...rw, mount: { fsType: "xfs" } };
+  await ok("NodeStageVolume", stageOf({ volumeCapability }));
+  await ok("NodePublishVolume", publishOf({ volumeCapability }));
+  const stats = async () =>
+    (await ok("NodeGetVolumeStats", { volumeId: V, volumePath: TARGET })).reply;
+  system.shutDown.add(TARGET);
+  assert.deepEqual(await stats(), {
+    volumeCondition: { abnormal: true, message: "the file system does not answer: EIO" },
+  });
+  await ok("NodePublishVolume", publishOf({ volumeCapability }));
+  system.shutDown.clear();
+  for (const name of system.controllers) system.removeController(name);
+  assert.deepEqual(await stats(), {
+    volumeCondition: { abnormal: true, message: "the volume is not attached to this node" },
+  });
+  await ok("NodeUnpublishVolume", unpublishOf());
+});
+
+test("an xfs whose mkfs was cut short is made again; one that merely looks torn is kept", async (t) => {
+  const { system, expect, ok } = await start(t);
+  const request = stageOf({ volumeCapability: { ...rw, mount: { fsType: "xfs" } } });
+  system.contents.set(V, "xfs-unfinished");
+  await expect("FAILED_PRECONDITION", "NodeStageVolume", stageOf()); // asked for as ext4
+  system.failures.set("blkid", { code: 2, stdout: "", stderr: "" });
+  const torn = await expect("INTERNAL", "NodeStageVolume", request);
+  assert.match(torn.message, /it is kept as it is\. Repair it by hand, or, .* wipefs -a/);
+  system.failures.clear();
+  assert.equal(system.contents.get(V), "xfs-unfinished");
+  await ok("NodeStageVolume", request);
+  assert.deepEqual(system.programs.slice(-2), [
+    system.programs.findLast((line) => line.startsWith("mkfs.xfs -f /dev/nvme")),
+    system.programs.findLast((line) => line.startsWith("mount -t xfs")),
+  ]);
+  await ok("NodeUnstageVolume", unstageOf());
+  const made = () => system.programs.filter((line) => line.startsWith("mkfs")).length;
+  assert.equal(made(), 1);
+  await ok("NodeStageVolume", request);
+  assert.equal(made(), 1, "the finished one is kept");
+});
+
+test("btrfs, whose mounts have a number of their own, goes up and down like the others", async (t) => {
+  const { system, expect, ok } = await start(t);
+  const volumeCapability = { ...rw, mount: { fsType: "btrfs" } };
+  for (let round = 0; round < 2; round++) {
+    await ok("NodeStageVolume", stageOf({ volumeCapability }));
+    await ok("NodePublishVolume", publishOf({ volumeCapability }));
+  }
+  await expect("INTERNAL", "NodeUnstageVolume", unstageOf());
+  const stats = await ok("NodeGetVolumeStats", { volumeId: V, volumePath: TARGET });
+  assert.match(JSON.stringify(stats.reply), /"unit":"BYTES".*is reachable/);
+  await ok("FreezeFS", { volumeId: V });
+  await ok("NodeUnpublishVolume", unpublishOf());
+  await ok("NodeUnstageVolume", unstageOf());
+  assert.deepEqual([system.mounts, system.controllers], [[], []]);
 });
 
 test("after the device was lost, or the node rebooted, the volume is cleaned up and staged again", async (t) => {
@@ -420,4 +509,39 @@ test("file systems are frozen, thawed and found", async (t) => {
     volumeType: "VOLUME_TYPE_FILESYSTEM",
     devicePath: "/dev/nvme0n1",
   });
+});
+
+test("a file system is frozen only where it is mounted, and never while somebody may unmount it", async (t) => {
+  const { system, ok, expect } = await start(t);
+  const frozen = () => system.programs.filter((line) => line.startsWith("fsfreeze"));
+  await ok("NodeStageVolume", stageOf());
+  const unmounting = system.holdUp("umount");
+  const unstaging = ok("NodeUnstageVolume", unstageOf());
+  await unmounting.started;
+  await expect("ABORTED", "FreezeFS", { volumeId: V.toUpperCase() });
+  unmounting.release();
+  await unstaging;
+  await ok("NodeStageVolume", stageOf());
+  const freezing = system.holdUp("fsfreeze");
+  const calling = ok("FreezeFS", { volumeId: V });
+  await freezing.started;
+  await expect("ABORTED", "NodeUnstageVolume", unstageOf());
+  freezing.release();
+  await calling;
+  assert.deepEqual(frozen(), [`fsfreeze --freeze ${STAGING}`]);
+  system.addMount({ at: STAGING }); // over it: its path leads elsewhere
+  await expect("FAILED_PRECONDITION", "FreezeFS", { volumeId: V });
+  assert.equal(frozen().length, 1);
+});
+
+test("a freeze that does not end in time is thawed", async (t) => {
+  const { system, ok, expect } = await start(t);
+  await ok("NodeStageVolume", stageOf());
+  system.failures.set("fsfreeze", { code: null, stdout: "", stderr: "ended after 30000 ms" });
+  const frozen = await expect("INTERNAL", "FreezeFS", { volumeId: V });
+  assert.match(frozen.message, /may be frozen: call UnfreezeFS/);
+  assert.deepEqual(system.programs.slice(-2), [
+    `fsfreeze --freeze ${STAGING}`,
+    `fsfreeze --unfreeze ${STAGING}`,
+  ]);
 });

@@ -177,7 +177,7 @@ function sameAddress(controller: NvmeController, { address, port }: ConnectOptio
 
 /**
  * Makes sure that there is a connection to this address; true when it was made now.
- * @throws {SvcError} `unavailable`, `failed-precondition` (no kernel module)
+ * @throws {SvcError} `unavailable`, `failed-precondition` (no kernel module), `invalid-argument` (its options)
  */
 export async function connect(
   system: NodeSystem,
@@ -188,13 +188,21 @@ export async function connect(
   const mine = present.filter(({ nqn }) => nqn === options.nqn);
   if (mine.some((one) => sameAddress(one, options) && !one.state.startsWith("delet"))) return false;
   const hostId = chooseHostId({ hostNqn: options.hostNqn, machineId }, present);
+  const line = fabricsOptions(options, hostId);
   try {
-    await system.connectFabrics(fabricsOptions(options, hostId));
+    await system.connectFabrics(line);
     return true;
   } catch (error) {
     const errno = error instanceof SvcError ? error.fields["errno"] : undefined;
     if (errno === "EALREADY") return false;
     if (errno === "") throw error;
+    if (errno === "EINVAL") {
+      throw new SvcError(
+        "invalid-argument",
+        `Cannot connect: the kernel refuses these options, its log may say why: ${line}`,
+        { cause: error },
+      );
+    }
     const where = `${options.address}:${options.port}`;
     throw new SvcError(
       "unavailable",
@@ -202,6 +210,22 @@ export async function connect(
       { cause: error },
     );
   }
+}
+
+/** Some connection of the volume carries I/O: it is live, and its target says that the namespace is reachable there. */
+export async function hasUsablePath(system: NodeSystem, nqn: string): Promise<boolean> {
+  for (const { name, state } of await controllersOf(system, nqn)) {
+    if (state !== "live") continue;
+    const paths = (await system.list(`${CONTROLLERS}/${name}`)).filter(
+      (entry) => PATH.test(entry) || NAMESPACE.test(entry),
+    );
+    for (const entry of paths) {
+      // Absent without multipath or ANA: such a path is as good as its connection.
+      const ana = await system.readText(`${CONTROLLERS}/${name}/${entry}/ana_state`);
+      if (ana === null || ana === "optimized" || ana === "non-optimized") return true;
+    }
+  }
+  return false;
 }
 
 /** @throws {SvcError} `unavailable` when no device appears in time */

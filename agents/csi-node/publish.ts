@@ -11,6 +11,7 @@ import type { NodeContext, VolumeName } from "./context.ts";
 import {
   bindMount,
   bindMountWith,
+  clearDeadMounts,
   isFileSystemOf,
   isNodeOf,
   isReadOnly,
@@ -124,7 +125,8 @@ export async function publish(context: NodeContext, request: PublishRequest): Pr
   const device = await findDevice(system, volume);
   if (device === null) throw refuse(`volume ${volume.uuid} is not attached to this node`);
   await checkParent(context, targetPath);
-  const isNew = (await system.kind(targetPath)) === null;
+  const there = await clearDeadMounts(context, targetPath);
+  const isNew = there === null && (await system.kind(targetPath)) === null;
   try {
     const all = { ...request, device };
     await (access.type === "mount" ? publishMount(context, all) : publishBlock(context, all));
@@ -149,7 +151,7 @@ export async function unpublish(
   { volume, targetPath }: { readonly volume: VolumeName; readonly targetPath: string },
 ): Promise<void> {
   const { system, log } = context;
-  const there = await mountAt(system, targetPath);
+  const there = await clearDeadMounts(context, targetPath);
   const device = await findDevice(system, volume);
   if (there !== null && device !== null) {
     const own = (await mountsOf(system, device)).some((mount) => mount.id === there.id);

@@ -68,8 +68,8 @@ export function parseAccess(
   const { accessType } = capability;
   switch (accessType.case) {
     case "block":
-      if (isReader && !readOnly)
-        throw refuse(`access mode ${nameOfMode(mode)} is for reading only`);
+      // The kernel has no read-only bind mount of a device, and a device is read-only for all or none.
+      if (isReader || readOnly) throw refuse("a raw block volume cannot be read-only");
       return { type: "block" };
     case "mount": {
       const flags = accessType.value.mountFlags.flatMap((flag) => flag.split(",")).filter(Boolean);

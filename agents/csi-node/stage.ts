@@ -13,10 +13,9 @@ import { SvcError } from "#common/errors.ts";
 import { type Attachment, type NodeContext, type VolumeName, volumeNameOf } from "./context.ts";
 import { ensure } from "./filesystem.ts";
 import {
+  clearDeadMounts,
   isFileSystemOf,
   isReadOnly,
-  type Mount,
-  mountAt,
   mountFileSystem,
   mountsOf,
   remount,
@@ -28,6 +27,7 @@ import {
   disconnect,
   dropDeadPaths,
   findDevice,
+  hasUsablePath,
   type NvmeDevice,
   setIoTimeout,
   waitForDevice,
@@ -48,13 +48,24 @@ export type StageRequest = {
   readonly access: Access;
 };
 
-/** Connects and waits for the device; `isNew` when nothing of the volume was there before. */
+/**
+ * Connects and waits for the device; `isNew` when nothing of the volume was there before.
+ * What is attached and works stays as it is: a publish context lives as long as its VolumeAttachment, so after the target
+ * has moved it may name an address that nobody listens on any more.
+ */
 async function attach(
   context: NodeContext,
   { volume, attachment }: StageRequest,
 ): Promise<{ readonly device: NvmeDevice; readonly isNew: boolean }> {
   const { system, clock, machineId, log } = context;
   const isNew = (await controllersOf(system, volume.nqn)).length === 0;
+  if (!isNew && (await hasUsablePath(system, volume.nqn))) {
+    const device = await findDevice(system, volume);
+    if (device !== null) {
+      await dropDeadPaths(system, attachment.connect);
+      return { device, isNew };
+    }
+  }
   try {
     if (await connect(system, attachment.connect, machineId)) {
       const { address, port } = attachment.connect;
@@ -83,20 +94,6 @@ async function detachQuietly(
   }
 }
 
-/** Takes away a mount whose device is gone for good: it gives errors only, and is in the way of the new one. */
-async function clearDeadMount(
-  { system, log }: NodeContext,
-  at: string,
-  mount: Mount | null,
-): Promise<Mount | null> {
-  const name = mount === null ? undefined : /^\/dev\/(nvme\d+n\d+)$/.exec(mount.source)?.[1];
-  if (name === undefined || (await system.readText(`/sys/block/${name}/dev`)) !== null)
-    return mount;
-  log.info("mount of a lost device removed", { path: at, device: name });
-  await unmount(system, at);
-  return null;
-}
-
 async function stageFileSystem(
   context: NodeContext,
   {
@@ -113,7 +110,7 @@ async function stageFileSystem(
 ): Promise<void> {
   const { system, log } = context;
   const wantsReadOnly = flags.includes("ro");
-  const there = await clearDeadMount(context, stagingPath, await mountAt(system, stagingPath));
+  const there = await clearDeadMounts(context, stagingPath);
   if (there !== null && isFileSystemOf(there, device)) {
     if (there.fsType !== fsType) {
       throw new SvcError(
@@ -194,8 +191,7 @@ async function checkOwn(
     device,
   }: { volume: VolumeName; stagingPath: string; device: NvmeDevice | null },
 ): Promise<void> {
-  const there = await mountAt(context.system, stagingPath);
-  const live = await clearDeadMount(context, stagingPath, there);
+  const live = await clearDeadMounts(context, stagingPath);
   if (live === null || (device !== null && isFileSystemOf(live, device))) return;
   throw new SvcError(
     "internal",

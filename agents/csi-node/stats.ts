@@ -1,13 +1,15 @@
 /**
  * Statistics and condition of a volume on this node.
  *
- * Invariant: read-only and quick: nothing here waits for the volume's storage.
+ * Invariants: read-only and quick: nothing here waits for the volume's storage; a file system that has given up is a
+ * condition of the volume, not a failure of the call.
  */
 import { SvcError } from "#common/errors.ts";
 import { VolumeUsage_Unit as Unit } from "#common/proto/generated/csi/v1/csi_pb.ts";
 import type { NodeContext, VolumeName } from "./context.ts";
-import { isFileSystemOf, isNodeOf, isReadOnly, type Mount, mountAt } from "./mounts.ts";
+import { isDead, isFileSystemOf, isNodeOf, isReadOnly, type Mount, mountAt } from "./mounts.ts";
 import { controllersOf, findDevice } from "./nvme.ts";
+import type { Space } from "./system.ts";
 
 export type Usage = {
   readonly unit: Unit;
@@ -42,6 +44,17 @@ async function conditionOf(
   return { abnormal: false, message: "volume is attached and its target is reachable" };
 }
 
+/** Null when the file system has shut itself down: xfs then refuses even a look at its root. */
+async function spaceOf({ system }: NodeContext, volumePath: string): Promise<Space | null> {
+  try {
+    await system.kind(volumePath);
+    return await system.space(volumePath);
+  } catch (error) {
+    if (error instanceof SvcError && error.fields["errno"] === "EIO") return null;
+    throw error;
+  }
+}
+
 /** @throws {SvcError} `not-found` when the volume is not at this path */
 export async function volumeStats(
   context: NodeContext,
@@ -50,19 +63,27 @@ export async function volumeStats(
   const { system } = context;
   const absent = (why: string) =>
     new SvcError("not-found", `Cannot read volume ${volume.uuid} at ${volumePath}: ${why}`);
-  if ((await system.kind(volumePath)) === null) throw absent("the path does not exist");
   const mount = await mountAt(system, volumePath);
-  if (mount === null) throw absent("nothing is mounted there");
+  if (mount === null) {
+    const isThere = (await system.kind(volumePath)) !== null;
+    throw absent(isThere ? "nothing is mounted there" : "the path does not exist");
+  }
   const device = await findDevice(system, volume);
   if (device === null) {
     return { usage: [], condition: abnormal("the volume is not attached to this node") };
+  }
+  if (await isDead(system, mount)) {
+    return { usage: [], condition: abnormal("its device was lost: what is mounted gives errors") };
   }
   if (isNodeOf(mount, device)) {
     const usage = { unit: Unit.BYTES, total: device.bytes, used: 0n, available: 0n };
     return { usage: [usage], condition: await conditionOf(context, volume, mount) };
   }
   if (!isFileSystemOf(mount, device)) throw absent(`${mount.source} is mounted there`);
-  const space = await system.space(volumePath);
+  const space = await spaceOf(context, volumePath);
+  if (space === null) {
+    return { usage: [], condition: abnormal("the file system does not answer: EIO") };
+  }
   return {
     usage: [
       {

@@ -4,7 +4,7 @@
  * it made. What is on a volume outlives its connection, as on real storage.
  * Only tests import this.
  */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { ManualClock } from "#common/clock.ts";
@@ -12,12 +12,12 @@ import { VolumeGuard } from "#common/csi/guard.ts";
 import { SvcError } from "#common/errors.ts";
 import { silentLog } from "#common/log.ts";
 import type { NodeContext } from "../context.ts";
-import { LinuxSystem, type ProgramResult } from "../system.ts";
+import { LinuxSystem, type PathKind, type ProgramResult } from "../system.ts";
 
 type FakeMount = {
   readonly at: string;
   readonly number: string;
-  readonly root: string;
+  root: string;
   readonly fsType: string;
   readonly source: string;
   options: string[];
@@ -31,7 +31,7 @@ export class FakeSystem extends LinuxSystem {
   /** Lines that the fabrics device got. */
   readonly connects: string[] = [];
   readonly programs: string[] = [];
-  /** By volume uuid: the file system on it. */
+  /** By volume uuid: the file system on it; `xfs-unfinished` is what a mkfs.xfs that was cut short leaves. */
   readonly contents = new Map<string, string>();
   /** Errno of the next connection attempts. */
   connectError: string | null = null;
@@ -43,6 +43,8 @@ export class FakeSystem extends LinuxSystem {
   readonly claimed = new Set<string>();
   /** Device nodes that are something else: a plain file of that name. */
   readonly bogusNodes = new Set<string>();
+  /** Paths where an xfs that has shut itself down is mounted; one whose device is gone has done so too. */
+  readonly shutDown = new Set<string>();
   /** Devices give errors instead of data. */
   readFails = false;
   #mounts: FakeMount[] = [];
@@ -56,6 +58,23 @@ export class FakeSystem extends LinuxSystem {
     t.after(() => rmSync(root, { recursive: true, force: true }));
     this.put("/dev/nvme-fabrics", "");
     this.#writeMounts();
+  }
+
+  /** The next run of a program waits until it is released. */
+  holdUp(program: string): { readonly started: Promise<void>; readonly release: () => void } {
+    let release = () => {};
+    const released = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const started = new Promise<void>((resolve) => {
+      this.onRun = async (name) => {
+        if (name !== program) return;
+        this.onRun = async () => {};
+        resolve();
+        await released;
+      };
+    });
+    return { started, release };
   }
 
   put(file: string, text: string): void {
@@ -132,6 +151,20 @@ export class FakeSystem extends LinuxSystem {
       this.drop(at);
     }
     this.drop(`/dev/${gone.device}`);
+    // As the kernel shows a bind mount of a file that was removed.
+    for (const mount of this.#mounts) {
+      if (mount.root === `/${gone.device}`) mount.root += "//deleted";
+    }
+    this.#writeMounts();
+  }
+
+  override async kind(name: string): Promise<PathKind | null> {
+    const mount = this.#mounts.findLast(({ at }) => at === name);
+    const isLost = mount?.fsType === "xfs" && !existsSync(this.at(mount.source));
+    if (this.shutDown.has(name) || isLost) {
+      throw new SvcError("internal", `Cannot look at ${name}: EIO`, { fields: { errno: "EIO" } });
+    }
+    return await super.kind(name);
   }
 
   override async writeText(file: string, text: string): Promise<void> {
@@ -154,7 +187,8 @@ export class FakeSystem extends LinuxSystem {
     const start = Buffer.alloc(bytes);
     const type = this.contents.get(this.#uuidOf(device));
     if (type === "ext4") start.writeUInt16LE(0xef53, 1024 + 56);
-    if (type === "xfs") start.write("XFSB", 0);
+    if (type?.startsWith("xfs")) start.write("XFSB", 0);
+    if (type === "xfs-unfinished") start.writeUInt8(1, 126);
     if (type === "btrfs") start.write("_BHRfS_M", 0x10040);
     return start;
   }
@@ -173,7 +207,9 @@ export class FakeSystem extends LinuxSystem {
     const last = args.at(-1) ?? "";
     if (program === "blkid") {
       const type = this.contents.get(this.#uuidOf(last));
-      return type ? { ...OK, stdout: `DEVNAME=${last}\nTYPE=${type}` } : failed("", 2);
+      return type
+        ? { ...OK, stdout: `DEVNAME=${last}\nTYPE=${type.split("-")[0]}` }
+        : failed("", 2);
     }
     if (program.startsWith("mkfs.")) {
       this.contents.set(this.#uuidOf(last), program.slice(5));
@@ -214,7 +250,11 @@ export class FakeSystem extends LinuxSystem {
       if (!from) return failed(`${source} is not a mount`);
       this.#mounts.push({ ...from, at, options: [...from.options] }); // a bind mount is born with the flags
     } else {
-      const number = `259:${path.basename(source).slice(4, -2)}`;
+      if (this.contents.get(this.#uuidOf(source)) === "xfs-unfinished") {
+        return failed("Structure needs cleaning");
+      }
+      const minor = path.basename(source).slice(4, -2);
+      const number = args[1] === "btrfs" ? `0:4${minor}` : `259:${minor}`; // btrfs: an anonymous one
       const options = flags.includes("ro") ? flags : ["rw", ...flags];
       this.#mounts.push({ at, number, root: "/", fsType: args[1] ?? "", source, options });
     }
