@@ -2,6 +2,8 @@
  * Debian's stock kernel for the test VM: downloaded as a package, never installed; the ELF image taken
  * out of the bzImage (QEMU boots it through PVH, which saves the guest-side decompression), and the few
  * modules that a storage test wants. Kept in a cache folder outside the checkout, named by version.
+ * So is the guest's first program, a busybox that needs no library: the package conflicts with the busybox
+ * that an installed Debian has, and taking that one's place would change the machine.
  */
 import { execFileSync } from "node:child_process";
 import {
@@ -99,13 +101,68 @@ function withDependencies(modulesDep: string, names: readonly string[]): string[
   return order;
 }
 
+const PT_INTERP = 3;
+
+/** Whether a 64-bit little-endian ELF program starts without a loader, and so without any library. */
+export function isStaticProgram(elf: Buffer): boolean {
+  if (elf.toString("latin1", 0, 4) !== "\x7fELF" || elf[4] !== 2 || elf[5] !== 1)
+    throw new Error("Not a 64-bit little-endian ELF program");
+  const [offset, size, count] = [
+    Number(elf.readBigUInt64LE(0x20)),
+    elf.readUInt16LE(0x36),
+    elf.readUInt16LE(0x38),
+  ];
+  return Array.from({ length: count }, (_, index) => elf.readUInt32LE(offset + index * size)).every(
+    (type) => type !== PT_INTERP,
+  );
+}
+
+const APT = ["-qq", "-o", "Acquire::Retries=3"];
+
+/** What Debian's mirrors have of it; the lists of packages are fetched first where they lack it. */
+function kernelPackage(): string {
+  const find = () => {
+    try {
+      return /Depends: (linux-image-\S+)/.exec(
+        sh("apt-cache", ["depends", "linux-image-amd64"]),
+      )?.[1];
+    } catch {
+      return undefined; // apt-cache knows no such package: the same as none found
+    }
+  };
+  const found = find();
+  if (found !== undefined) return found;
+  sh("apt-get", [...APT, "update"]);
+  const name = find();
+  if (name === undefined)
+    throw new Error(
+      "Cannot find the package linux-image-amd64: the guest boots Debian's kernel, and apt's sources have none",
+    );
+  return name;
+}
+
+/** Downloads a package into `folder` and unpacks it to `tree`. */
+function unpackPackage(name: string, folder: string, tree: string): void {
+  const into = path.join(folder, `${name}.deb`);
+  mkdirSync(into);
+  chmodSync(into, 0o777); // apt downloads as its own user
+  try {
+    sh("apt-get", [...APT, "download", name], into);
+  } catch {
+    sh("apt-get", [...APT, "update"]); // lists of an older mirror name what is no longer there
+    sh("apt-get", [...APT, "download", name], into);
+  }
+  const deb = readdirSync(into).find((file) => file.endsWith(".deb"));
+  if (!deb) throw new Error(`apt-get download ${name} gave no package`);
+  sh("dpkg-deb", ["-x", path.join(into, deb), tree]);
+  rmSync(into, { recursive: true });
+}
+
 /** Makes the kernel, module layer and initramfs if the cache does not have them yet. */
 export function prepareKernel(): GuestKernel {
-  const depends = sh("apt-cache", ["depends", "linux-image-amd64"]);
-  const name = /Depends: (linux-image-\S+)/.exec(depends)?.[1];
-  if (!name) throw new Error("Cannot find Debian's kernel package: run apt-get update");
+  const name = kernelPackage();
   const version = name.replace("linux-image-", "");
-  const scripts = readFileSync(path.join(import.meta.dirname, "guest_init.sh"));
+  const init = readFileSync(path.join(import.meta.dirname, "guest_init.sh"));
   const folder = path.join(cacheFolder(), version);
   const kernel: GuestKernel = {
     version,
@@ -114,17 +171,18 @@ export function prepareKernel(): GuestKernel {
     layer: path.join(folder, "layer"),
   };
   const done = path.join(folder, "init.done");
-  if (existsSync(done) && readFileSync(done).equals(scripts)) return kernel;
+  const made = `${init}# busybox-static\n`; // another way of making it: another text
+  if (existsSync(done) && readFileSync(done, "utf8") === made) return kernel;
 
   const work = path.join(cacheFolder(), `${version}.new`);
   rmSync(work, { recursive: true, force: true });
   mkdirSync(work, { recursive: true });
-  chmodSync(work, 0o777); // apt downloads as its own user
-  sh("apt-get", ["-qq", "download", name], work);
-  const deb = readdirSync(work).find((file) => file.endsWith(".deb"));
-  if (!deb) throw new Error(`apt-get download ${name} gave no package`);
   const tree = path.join(work, "tree");
-  sh("dpkg-deb", ["-x", path.join(work, deb), tree]);
+  unpackPackage(name, work, tree);
+  unpackPackage("busybox-static", work, tree);
+  const busybox = path.join(tree, "bin", "busybox");
+  if (!isStaticProgram(readFileSync(busybox)))
+    throw new Error("Cannot make the guest's initramfs: busybox-static's busybox needs libraries");
   writeFileSync(
     path.join(work, "vmlinux"),
     extractVmlinux(readFileSync(path.join(tree, "boot", `vmlinuz-${version}`))),
@@ -147,7 +205,7 @@ export function prepareKernel(): GuestKernel {
   const root = path.join(work, "initramfs");
   for (const dir of ["bin", "dev", "proc", "sys", "m/host", "m/kernel", "m/rw", "new", "mod"])
     mkdirSync(path.join(root, dir), { recursive: true });
-  cpSync("/usr/bin/busybox", path.join(root, "bin", "busybox"));
+  cpSync(busybox, path.join(root, "bin", "busybox"));
   const list: string[] = [];
   for (const file of withDependencies(modulesDep, BOOT)) {
     const target = `/mod/${path.basename(file)}`;
@@ -155,14 +213,13 @@ export function prepareKernel(): GuestKernel {
     list.push(target);
   }
   writeFileSync(path.join(root, "modules"), `${list.join("\n")}\n`);
-  writeFileSync(path.join(root, "init"), scripts);
+  writeFileSync(path.join(root, "init"), init);
   chmodSync(path.join(root, "init"), 0o755);
-  sh("bash", ["-c", `find . | busybox cpio -o -H newc > ../initrd.cpio 2>/dev/null`], root);
+  sh("bash", ["-c", `find . | ./bin/busybox cpio -o -H newc > ../initrd.cpio 2>/dev/null`], root);
 
   rmSync(tree, { recursive: true });
   rmSync(root, { recursive: true });
-  rmSync(path.join(work, deb));
-  writeFileSync(path.join(work, "init.done"), scripts);
+  writeFileSync(path.join(work, "init.done"), made);
   rmSync(folder, { recursive: true, force: true });
   renameSync(work, folder);
   return kernel;
