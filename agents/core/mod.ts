@@ -32,6 +32,7 @@ import { reviveTarget } from "./reconcile/volume_nexus.ts";
 import { Registry } from "./registry/registry.ts";
 import { coreHandlers } from "./service.ts";
 import { Guards } from "./specs/guards.ts";
+import type { SpecWriter } from "./specs/table.ts";
 import { makeSpecs } from "./specs/tables.ts";
 import type { Recreate } from "./volume/target.ts";
 import { WatchService } from "./volume/watch.ts";
@@ -53,6 +54,7 @@ export type CoreAgent = {
   readonly core: Core;
   readonly nodes: NodeService;
   readonly loop: ReconcileLoop;
+  readonly watches: WatchService;
   /** Revives a volume's present target: what republish and drain try first. */
   readonly recreate: Recreate;
   /** Registration and the internal API, for one server. */
@@ -74,10 +76,11 @@ export async function createCore(options: CoreOptions): Promise<CoreAgent> {
   const write = (ops: readonly StoreOp[]) => lease.write(ops);
   const unrest = { untilMs: clock.monotonicMs() + UNREST_MS };
   const wake: { trigger: (reason: Trigger) => void } = { trigger: () => {} };
+  const changed: { spec: SpecWriter["onChange"] } = { spec: () => {} };
   const specs = makeSpecs({
     write,
     keyOf: (kind, id) => keys.object(kind, id),
-    onChange: () => {},
+    onChange: (kind, id) => changed.spec(kind, id),
   });
   const registry = new Registry(clock);
   const core: Core = {
@@ -110,6 +113,9 @@ export async function createCore(options: CoreOptions): Promise<CoreAgent> {
   }
   const nodes = new NodeService(core, () => busyNodes(core, unrest.untilMs));
   const watches = new WatchService(core);
+  changed.spec = (kind, id) => {
+    if (kind === "VolumeSpec" && !specs.volumes.find(id)) watches.forget(id);
+  };
   const recreate: Recreate = (volume, nexus) => reviveTarget(core, volume, nexus);
   const { reconcilePeriodMs: busyMs, reconcileIdlePeriodMs: idleMs } = config;
   const tasks = makeTasks(core, new DrainReconciler(core, recreate));
@@ -133,7 +139,7 @@ export async function createCore(options: CoreOptions): Promise<CoreAgent> {
       throw new SvcError("aborted", "Stopped: another agent-core took over");
     }
   };
-  return { core, nodes, loop, recreate, services, run };
+  return { core, nodes, loop, watches, recreate, services, run };
 }
 
 function makeTasks(core: Core, drain: DrainReconciler): Task[] {

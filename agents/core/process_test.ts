@@ -6,6 +6,7 @@
  */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
+import { createServer } from "node:http";
 import { after, before, describe, test } from "node:test";
 import { systemClock } from "#common/clock.ts";
 import { CORE_API, type CoreClient } from "#common/rpc/core_api.ts";
@@ -124,6 +125,34 @@ describe("agent-core as a process", { skip: etcdMissing(), timeout: 240_000 }, (
     assert.equal(spec.target.active, true);
     assert.equal((await store.list(`${prefix}/ReplicaSpec/`)).length, 3);
     assert.ok(await store.get(`${prefix}/volume/${V1}/nexus/${spec.target.nexus}/info`));
+  });
+
+  test("a watch of it calls its URL when its key changes", async () => {
+    const called: string[] = [];
+    let heard = (): void => {};
+    const call = new Promise<void>((resolve) => {
+      heard = resolve;
+    });
+    const receiver = createServer((request, response) => {
+      called.push(`${request.method} ${request.url}`);
+      response.end("ignored", heard);
+    });
+    await new Promise<void>((resolve) => receiver.listen(0, "127.0.0.1", resolve));
+    const address = receiver.address();
+    assert.ok(address !== null && typeof address === "object");
+    const watch = { volume: V1, callback: `http://127.0.0.1:${address.port}/changed?v=1` };
+    try {
+      await api.CreateVolumeWatch(watch, { signal });
+      await assert.rejects(api.CreateVolumeWatch(watch, { signal }), { kind: "already-exists" });
+      const prefix = "/openebs.io/mayastor/apis/v0/clusters/test/namespaces/default";
+      await store.put(`${prefix}/Volume/${V1}`, "{}");
+      await call;
+      assert.deepEqual(called, ["PUT /changed?v=1"]);
+      await api.DeleteVolumeWatch(watch, { signal });
+      assert.deepEqual(await api.GetVolumeWatches({ volume: V1 }, { signal }), []);
+    } finally {
+      receiver.close();
+    }
   });
 
   test("it heals when a killed engine returns", async () => {

@@ -71,9 +71,7 @@ export class Rig {
 
   /** The internal API, called directly. */
   get api() {
-    const { core, nodes } = this.agent;
-    const unused = () => Promise.reject(new Error("watches are not part of this rig"));
-    const watches = { list: () => [], add: unused, remove: unused };
+    const { core, nodes, watches } = this.agent;
     return coreHandlers({ core, nodes, watches, recreate: this.agent.recreate });
   }
 

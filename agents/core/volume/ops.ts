@@ -284,20 +284,16 @@ async function decrease(core: Core, spec: VolumeSpec, count: number): Promise<vo
 }
 
 /**
- * Destroys the shut-down nexuses that earlier switch-overs left, except those on `except`. The volume's present target
- * stays even when a switch-over that stopped halfway shut it down: it is brought back.
+ * Destroys the shut-down nexuses that earlier switch-overs left. The volume's present target stays even when a
+ * switch-over that stopped halfway shut it down: it is brought back.
  */
-export function destroyShutdownTargets(
-  core: Core,
-  uuid: string,
-  except: readonly string[] = [],
-): Promise<void> {
+export function destroyShutdownTargets(core: Core, uuid: string): Promise<void> {
   core.specs.volumes.get(uuid);
   return core.guards.run(`volume/${uuid}`, async () => {
     const target = core.specs.volumes.find(uuid)?.target;
     const present = target?.active ? target.nexus : null;
     const old = nexusesOfVolume(core, uuid).filter(
-      (nexus) => isShutdown(nexus) && nexus.uuid !== present && !except.includes(nexus.node),
+      (nexus) => isShutdown(nexus) && nexus.uuid !== present,
     );
     for (const nexus of old) await destroyNexusLazily(core, nexus.uuid);
   });
