@@ -32,18 +32,17 @@ async function loseNode(t: TestContext, installation: Installation, fio: FioPod)
   const target = await fio.target();
   const node = installation.cluster.nodes.find(({ name }) => name !== target);
   assert.ok(node, "a node that holds a replica, and neither the target nor the pod");
-  await fio.run(t, FIO_SECONDS, async () => {
+  await fio.runDuring(t, async () => {
     await node.stop();
     await installation.untilVolume(fio.uuid, "Degraded", 180);
     await node.start();
+    await installation.untilVolume(fio.uuid, "Online", 300);
   });
-  await installation.untilVolume(fio.uuid, "Online", 300);
   await installation.untilReady(PODS, 300);
 }
 
 /** Agents first; engines one by one, each after the volume is whole again, as the documentation has it. */
 async function upgrade(cluster: KindCluster, from: Installation, fio: FioPod): Promise<void> {
-  await cluster.load(archivesOf(await buildImages({ tag: NEXT_TAG, log: console.error })));
   const values = [...VALUES, `image.tag=${NEXT_TAG}`];
   const next = await Installation.synth(cluster, { profile: PROFILE, values });
   try {
@@ -110,11 +109,15 @@ test("the installation on kind", { timeout: MINUTES_MAX * 60_000 }, async (t) =>
   await step("a node is lost and comes back while fio verifies", (inner) =>
     loseNode(inner, installation, pod),
   );
-  await step("an upgrade while fio verifies", (inner) =>
-    pod.run(inner, 3 * FIO_SECONDS, () => upgrade(cluster, installation, pod)),
-  );
-  await step("kubectl delete removes it", async () => {
+  await step("an upgrade while fio verifies", async (inner) => {
+    await cluster.load(archivesOf(await buildImages({ tag: NEXT_TAG, log: console.error })));
+    await pod.runDuring(inner, () => upgrade(cluster, installation, pod));
+  });
+  await step("kubectl delete removes it, DiskPools first", async () => {
     await removeQuickstart(installation);
+    const dsp = ["delete", "dsp", "--all", "-n", "mayastor", "--timeout=120s"];
+    await installation.kubectl(dsp);
+    assert.deepEqual(await installation.restPools(), []);
     await installation.kubectl(["delete", "-f", installation.dist, "--timeout=300s"]);
     await installation.untilGone("the namespace", ["get", "namespace", "mayastor"]);
   });

@@ -89,29 +89,27 @@ export const COLUMNS = {
   nodes: ["ID", "GRPC ENDPOINT", "STATUS", "CORDONED"],
 } as const;
 
-/** Rows of a table whose columns are two spaces apart, by column. @throws when the columns are others */
+/** Columns that Kubernetes has added since; VOLUMEATTRIBUTESCLASS is there from 1.29 on. */
+const ADDED: readonly string[] = ["VOLUMEATTRIBUTESCLASS"];
+
+/**
+ * Rows of a table whose columns are two spaces apart, by column; what newer versions add is left out.
+ * @throws when the columns are others
+ */
 export function readTable(
   text: string,
   columns: readonly string[],
 ): readonly Readonly<Record<string, string>>[] {
   const [head = "", ...rows] = text.split("\n").filter((line) => line.trim() !== "");
-  const starts: number[] = [];
-  let from = 0;
-  for (const column of columns) {
-    const at = head.indexOf(column, from);
-    if (at < 0 || head.slice(from, at).trim() !== "")
-      throw new Error(`Expected the columns ${columns.join(", ")}, found: ${head.trim()}`);
-    starts.push(at);
-    from = at + column.length;
-  }
-  if (head.slice(from).trim() !== "")
-    throw new Error(`Expected no column after ${columns.join(", ")}, found: ${head.trim()}`);
+  const found = [...head.matchAll(/\S+(?: \S+)*/g)].map((match, index, all) => ({
+    name: match[0],
+    from: index === 0 ? 0 : match.index,
+    to: all[index + 1]?.index,
+  }));
+  const wanted = found.filter(({ name }) => columns.includes(name) || !ADDED.includes(name));
+  if (wanted.map(({ name }) => name).join("\n") !== columns.join("\n"))
+    throw new Error(`Expected the columns ${columns.join(", ")}, found: ${head.trim()}`);
   return rows.map((row) =>
-    Object.fromEntries(
-      columns.map((column, index) => [
-        column,
-        row.slice(index === 0 ? 0 : starts[index], starts[index + 1]).trim(),
-      ]),
-    ),
+    Object.fromEntries(wanted.map(({ name, from, to }) => [name, row.slice(from, to).trim()])),
   );
 }
