@@ -12,7 +12,7 @@ import type { ControlPlane } from "../../hack/cluster/kube/control_plane.ts";
 import { LocalCluster, until } from "../../hack/cluster/local.ts";
 import { snapshotInstalls, synthesize } from "../../infra/snapshots.ts";
 import { QUICK_CORE } from "../support/cluster.ts";
-import { KubeApi, type KubeObject } from "../support/kube/api.ts";
+import { KubeApi, type KubeObject, messageOf } from "../support/kube/api.ts";
 import { CleanupStack } from "../support/kube/cleanup.ts";
 import { kubectl, linesOf, startControlPlane } from "../support/kube/plane.ts";
 import { Program } from "../support/kube/programs.ts";
@@ -180,6 +180,32 @@ describe("operator-diskpool on a real API server", { concurrency: false }, () =>
     assert.equal(established?.status, "True");
     assert.ok(!conditions.some(({ type }) => type === "NonStructuralSchema"));
     assert.deepEqual(storedVersions, ["v1alpha1"]);
+  });
+
+  test("the API server refuses a DiskPool that the schema refuses, and says what is wrong", async () => {
+    const good = manifest("bad", "/dev/vdb", node().name);
+    const bad: readonly (readonly [spec: unknown, message: RegExp])[] = [
+      [undefined, /spec: Required value/],
+      ["pool", /spec.*must be of type object/],
+      [{ disks: ["/dev/vdb"] }, /spec\.node: Required value/],
+      [{ node: "node-1" }, /spec\.disks: Required value/],
+      [{ node: 1, disks: ["/dev/vdb"] }, /spec\.node.*must be of type string/],
+      [{ node: "node-1", disks: "/dev/vdb" }, /spec\.disks.*must be of type array/],
+      [{ node: "node-1", disks: [7] }, /spec\.disks.*must be of type string/],
+    ];
+    for (const [spec, message] of bad) {
+      const { status, body } = await api.call("POST", POOLS, { body: { ...good, spec } });
+      assert.equal(status, 422, JSON.stringify(spec));
+      assert.match(messageOf(body), message);
+    }
+    const state = { ...good, status: { state: "Fine", cr_state: "Created", capacity: -1 } };
+    await api.must("POST", POOLS, { body: state }); // a status is not taken with the object ...
+    assert.notEqual(statusOf(await find("bad")).state, "Fine");
+    const at = `${POOLS}/bad/status`;
+    const { status } = await api.call("PATCH", at, { body: { status: state.status } });
+    assert.equal(status, 422, "... and by itself only one that is right");
+    await api.must("DELETE", `${POOLS}/bad`);
+    await untilGone("bad");
   });
 
   test("creates a pool; kubectl shows it as documented", async () => {
