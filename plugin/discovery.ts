@@ -28,11 +28,13 @@ export type DiscoveryOptions = {
   readonly timeoutMs: number;
   readonly clock: Clock;
   readonly env: NodeJS.ProcessEnv;
+  /** ends the search */
+  readonly signal: AbortSignal;
 };
 
 /** @throws saying which step failed */
 export async function findEndpoint(options: DiscoveryOptions): Promise<Endpoint> {
-  const { rest, namespace, timeoutMs, clock, env } = options;
+  const { rest, namespace, timeoutMs, clock, env, signal } = options;
   if (rest !== undefined) {
     if (!/^https?:\/\//.test(rest) || !URL.canParse(rest)) {
       throw new Error(`"${rest}" is not a URL: write for example http://localhost:8081`);
@@ -40,11 +42,12 @@ export async function findEndpoint(options: DiscoveryOptions): Promise<Endpoint>
     return { baseUrl: rest };
   }
   // with --rest, which is the fast way, nothing of this is needed
-  const { kubeconfigPath, loadEndpoint } = await import("./kubeconfig.ts");
-  const server = await loadEndpoint(kubeconfigPath(options.kubeConfigPath, env), env);
+  const { kubeconfigPaths, loadEndpoint } = await import("./kubeconfig.ts");
+  const paths = kubeconfigPaths(options.kubeConfigPath, env);
+  const server = await loadEndpoint(paths, { env, clock, timeoutMs, signal });
   const services = `/api/v1/namespaces/${encodeURIComponent(namespace)}/services`;
   const path = `${services}?labelSelector=${encodeURIComponent(SERVICE_LABEL)}`;
-  const answer = await exchange(server, { method: "GET", path, timeoutMs, clock });
+  const answer = await exchange(server, { method: "GET", path, timeoutMs, clock, signal });
   if (answer.status !== 200) {
     throw new Error(`cannot list services in namespace ${namespace}: status ${answer.status}`);
   }

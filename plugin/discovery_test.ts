@@ -1,11 +1,20 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  watch,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, delimiter, dirname, join } from "node:path";
 import { after, test } from "node:test";
-import { systemClock } from "#common/clock.ts";
+import { ManualClock, systemClock } from "#common/clock.ts";
 import { findEndpoint } from "./discovery.ts";
-import { kubeconfigPath, loadEndpoint } from "./kubeconfig.ts";
+import { kubeconfigPaths, loadEndpoint } from "./kubeconfig.ts";
 import { makeRestClient } from "./rest_client.ts";
 import { startFakeRest } from "./testing/fake_rest.ts";
 
@@ -20,6 +29,16 @@ function write(name: string, text: string): string {
   const path = join(folder, name);
   writeFileSync(path, text);
   return path;
+}
+/** Resolves when the file is there. */
+function watched(path: string): Promise<void> {
+  return new Promise((resolve) => {
+    const watcher = watch(dirname(path), (_event, name) => {
+      if (name !== basename(path) || !existsSync(path)) return;
+      watcher.close();
+      resolve();
+    });
+  });
 }
 const kubeconfig = (user: string, cluster = "") => `
 apiVersion: v1
@@ -40,7 +59,10 @@ users:
   user:
 ${user}
 `;
-const timing = { timeoutMs: 10_000, clock: systemClock };
+const never = new AbortController().signal;
+const timing = { timeoutMs: 10_000, clock: systemClock, signal: never };
+const load = (...paths: string[]) =>
+  loadEndpoint(paths, { ...timing, env: { PATH: process.env["PATH"] } });
 const discover = (path: string) =>
   findEndpoint({
     ...timing,
@@ -81,7 +103,7 @@ test("loadEndpoint() takes certificates inline or from files beside the kubeconf
       "    certificate-authority: ca.pem\n    tls-server-name: kubernetes",
     ),
   );
-  const { tls, headers, baseUrl } = await loadEndpoint(path, {});
+  const { tls, headers, baseUrl } = await load(path);
   assert.equal(baseUrl, api.url);
   assert.deepEqual([tls?.ca, tls?.cert, tls?.key, tls?.servername].map(String), [
     "CA",
@@ -94,17 +116,17 @@ test("loadEndpoint() takes certificates inline or from files beside the kubeconf
 
 test("loadEndpoint() reads tokens from files and from credential plugins", async () => {
   write("token.txt", "from-file\n");
-  const file = await loadEndpoint(write("file", kubeconfig("    tokenFile: token.txt")), {});
+  const file = await load(write("file", kubeconfig("    tokenFile: token.txt")));
   assert.deepEqual(file.headers, { authorization: "Bearer from-file" });
   const exec = kubeconfig(`    exec:
       apiVersion: client.authentication.k8s.io/v1
       command: /bin/sh
       args: ["-c", 'printf "%s" "{\\"status\\":{\\"token\\":\\"$NAME\\"}}"']
       env: [{name: NAME, value: from-exec}]`);
-  const ran = await loadEndpoint(write("exec", exec), { PATH: process.env["PATH"] });
+  const ran = await load(write("exec", exec));
   assert.deepEqual(ran.headers, { authorization: "Bearer from-exec" });
   const broken = kubeconfig("    exec: {command: /nonexistent/plugin}");
-  await assert.rejects(loadEndpoint(write("broken", broken), {}), /credential plugin .* failed/);
+  await assert.rejects(load(write("broken", broken)), /credential plugin .* failed/);
 });
 
 test("loadEndpoint() says what it cannot use", async () => {
@@ -113,19 +135,124 @@ test("loadEndpoint() says what it cannot use", async () => {
     [kubeconfig("    token: t", "    proxy-url: http://proxy"), /proxy-url is not supported/],
     [kubeconfig("    token: t").replace("here", "nowhere"), /no current context "nowhere"/],
     [kubeconfig("    token: t").replace("name: main", "name: mine"), /no cluster "main"/],
-    ["just: text", /contexts/],
+    ["just: text", /no current context ""/],
+    ["", /no current context ""/],
+    ["contexts: {}", /contexts/],
+    [
+      kubeconfig("    exec: {command: login, interactiveMode: Always}"),
+      /credential plugin login: interactiveMode Always is not supported/,
+    ],
+    [kubeconfig("    tokenFile: missing.txt"), /cannot read tokenFile missing.txt/],
   ];
   for (const [text, message] of cases) {
-    await assert.rejects(loadEndpoint(write("bad", text), {}), { message });
+    await assert.rejects(load(write("bad", text)), { message });
   }
-  await assert.rejects(loadEndpoint(join(folder, "missing"), {}), /kubeconfig file not found at/);
+  await assert.rejects(load(join(folder, "missing")), /kubeconfig file not found at/);
 });
 
-test("kubeconfigPath(): the option, then KUBECONFIG, then the home folder", () => {
-  assert.equal(kubeconfigPath("/given", { KUBECONFIG: "/env" }), "/given");
-  assert.equal(kubeconfigPath(undefined, { KUBECONFIG: "/env:/more", HOME: "/h" }), "/env");
-  assert.equal(kubeconfigPath(undefined, { HOME: "/h" }), "/h/.kube/config");
-  assert.throws(() => kubeconfigPath(undefined, {}), /not found in default location/);
+test("kubeconfigPaths(): the option, then KUBECONFIG, then the home folder", () => {
+  assert.deepEqual(kubeconfigPaths("/given", { KUBECONFIG: "/env" }), ["/given"]);
+  const listed = { KUBECONFIG: ["/env", "", "/more"].join(delimiter), HOME: "/h" };
+  assert.deepEqual(kubeconfigPaths(undefined, listed), ["/env", "/more"]);
+  assert.deepEqual(kubeconfigPaths(undefined, { HOME: "/h" }), ["/h/.kube/config"]);
+  assert.throws(() => kubeconfigPaths(undefined, {}), /not found in default location/);
+});
+
+test("loadEndpoint() reads what kubectl writes for empty lists", async () => {
+  const text = kubeconfig("    token: t").replace(/users:.*/s, "users: null\n");
+  const { headers, baseUrl } = await load(write("no-users", text));
+  assert.deepEqual([baseUrl, headers], [api.url, {}]);
+  const empty = write("empty", "contexts: null\nclusters: null\nusers: null\n");
+  await assert.rejects(load(empty), /no current context ""/);
+});
+
+test("loadEndpoint() merges several files: the first that has a name wins, missing ones are passed over", async () => {
+  mkdirSync(join(folder, "beside"));
+  write("beside/token.txt", "of-beside\n");
+  const first = write(
+    "first",
+    'current-context: ""\nclusters:\n- {name: main, cluster: {server: "https://first"}}\n',
+  );
+  const second = write("beside/second", kubeconfig("    tokenFile: token.txt"));
+  const third = write(
+    "third",
+    "current-context: other\nusers: [{name: admin, user: {token: t}}]\n",
+  );
+  const { headers, baseUrl } = await load(first, join(folder, "missing"), second, third);
+  assert.equal(baseUrl, "https://first");
+  assert.deepEqual(headers, { authorization: "Bearer of-beside" });
+});
+
+test("loadEndpoint() takes a token from its file rather than the inline one", async () => {
+  write("newer.txt", "newer\n");
+  const both = await load(write("both", kubeconfig("    tokenFile: newer.txt\n    token: older")));
+  assert.deepEqual(both.headers, { authorization: "Bearer newer" });
+  const lost = await load(write("lost", kubeconfig("    tokenFile: gone.txt\n    token: older")));
+  assert.deepEqual(lost.headers, { authorization: "Bearer older" });
+});
+
+test("a credential plugin beside the kubeconfig is told of the cluster, in the version it speaks", async () => {
+  const told = join(folder, "told.json");
+  const script = write(
+    "login.sh",
+    `#!/bin/sh\nprintf %s "$KUBERNETES_EXEC_INFO" > ${told}\necho '{"status":{"token":"t"}}'\n`,
+  );
+  chmodSync(script, 0o755);
+  write("ca.pem", "CA");
+  const exec = `    exec:
+      apiVersion: client.authentication.k8s.io/v1beta1
+      command: ./login.sh
+      provideClusterInfo: true`;
+  const cluster = `    certificate-authority: ca.pem
+    extensions: [{name: client.authentication.k8s.io/exec, extension: {audience: us}}]`;
+  assert.deepEqual((await load(write("told", kubeconfig(exec, cluster)))).headers, {
+    authorization: "Bearer t",
+  });
+  assert.deepEqual(JSON.parse(readFileSync(told, "utf8")), {
+    apiVersion: "client.authentication.k8s.io/v1beta1",
+    kind: "ExecCredential",
+    spec: {
+      interactive: false,
+      cluster: {
+        server: `${api.url}/`,
+        "certificate-authority-data": Buffer.from("CA").toString("base64"),
+        config: { audience: "us" },
+      },
+    },
+  });
+});
+
+test("a credential plugin that asks on its input gets none", { timeout: 30_000 }, async () => {
+  const path = write("cat", kubeconfig("    exec: {command: cat}"));
+  await assert.rejects(load(path), /answer of cat: not JSON/);
+});
+
+test("a credential plugin ends with an interrupt, and at its limit", {
+  timeout: 30_000,
+}, async () => {
+  const started = join(folder, "started");
+  const path = write(
+    "slow",
+    kubeconfig(`    exec: {command: sh, args: ["-c", "echo $$ > ${started}; exec sleep 600"]}`),
+  );
+  const clock = new ManualClock();
+  const context = { timeoutMs: 10_000, clock, env: { PATH: process.env["PATH"] } };
+  for (const how of ["interrupt", "limit"]) {
+    rmSync(started, { force: true });
+    const seen = watched(started);
+    const interrupted = new AbortController();
+    const loading = loadEndpoint([path], { ...context, signal: interrupted.signal });
+    const failed = assert.rejects(loading, {
+      message:
+        how === "interrupt"
+          ? "credential plugin sh failed: interrupted"
+          : "credential plugin sh failed: not done within 300 s",
+    });
+    await seen;
+    if (how === "interrupt") interrupted.abort(new Error("interrupted"));
+    else await clock.advance(300_000);
+    await failed;
+  }
 });
 
 test("--rest must be a URL", async () => {

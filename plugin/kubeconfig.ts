@@ -2,21 +2,24 @@
  * The part of a kubeconfig that says how to reach the API server: the current context only.
  *
  * Why our own: the plugin makes two requests to the API server; a client library would cost ten times its start-up.
- * Invariants: file references are relative to the kubeconfig's folder; credentials stay in memory; what is not
+ * Invariants: several files are merged as kubectl does (the first that has a name, or a current context, wins); file
+ * references are relative to the folder of the kubeconfig that has them; credentials stay in memory; what is not
  * supported says so, it is never skipped in silence.
- * Source: Kubernetes documentation, "kubeconfig (v1)" and "client authentication (v1)".
+ * Source: Kubernetes documentation, "kubeconfig (v1)" and "Organizing Cluster Access Using kubeconfig Files".
  */
-import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { dirname, isAbsolute, join } from "node:path";
-import { promisify } from "node:util";
+import { delimiter, dirname, isAbsolute, join } from "node:path";
 import { type Static, type TSchema, Type } from "typebox";
 import Value from "typebox/value";
 import { errorMessage } from "#common/errors.ts";
+import { ExecSchema, type PluginContext, runCredentialPlugin } from "./credential_plugin.ts";
 import type { Endpoint } from "./rest_client.ts";
 import { parse as parseYaml } from "./yaml.ts";
 
 const text = Type.Optional(Type.String());
+/** kubectl writes null where a list is empty. */
+const list = <Item extends TSchema>(item: Item) =>
+  Type.Optional(Type.Union([Type.Array(item), Type.Null()]));
 const Cluster = Type.Object({
   server: Type.String(),
   "certificate-authority": text,
@@ -24,16 +27,7 @@ const Cluster = Type.Object({
   "insecure-skip-tls-verify": Type.Optional(Type.Boolean()),
   "tls-server-name": text,
   "proxy-url": text,
-});
-const Exec = Type.Object({
-  command: Type.String(),
-  args: Type.Optional(Type.Union([Type.Array(Type.String()), Type.Null()])),
-  env: Type.Optional(
-    Type.Union([
-      Type.Array(Type.Object({ name: Type.String(), value: Type.String() })),
-      Type.Null(),
-    ]),
-  ),
+  extensions: list(Type.Object({ name: Type.String(), extension: Type.Unknown() })),
 });
 const User = Type.Object({
   "client-certificate": text,
@@ -44,26 +38,19 @@ const User = Type.Object({
   tokenFile: text,
   username: text,
   password: text,
-  exec: Type.Optional(Exec),
+  exec: Type.Optional(Type.Union([ExecSchema, Type.Null()])),
   "auth-provider": Type.Optional(Type.Unknown()),
 });
 const Kubeconfig = Type.Object({
   "current-context": text,
-  contexts: Type.Array(
+  contexts: list(
     Type.Object({
       name: Type.String(),
       context: Type.Object({ cluster: Type.String(), user: text }),
     }),
   ),
-  clusters: Type.Array(Type.Object({ name: Type.String(), cluster: Cluster })),
-  users: Type.Optional(Type.Array(Type.Object({ name: Type.String(), user: User }))),
-});
-const ExecCredential = Type.Object({
-  status: Type.Object({
-    token: text,
-    clientCertificateData: text,
-    clientKeyData: text,
-  }),
+  clusters: list(Type.Object({ name: Type.String(), cluster: Cluster })),
+  users: list(Type.Object({ name: Type.String(), user: User })),
 });
 
 function read<Schema extends TSchema>(
@@ -78,78 +65,141 @@ function read<Schema extends TSchema>(
   );
 }
 
-/** `-k`, else the first file of KUBECONFIG, else the default place. @throws when there is no home either */
-export function kubeconfigPath(
+/** `-k`, else the files of KUBECONFIG, else the default place. @throws when there is no home either */
+export function kubeconfigPaths(
   given: string | undefined,
   env: Readonly<Record<string, string | undefined>>,
-): string {
-  if (given !== undefined) return given;
-  const [listed] = (env["KUBECONFIG"] ?? "").split(":").filter((path) => path !== "");
-  if (listed !== undefined) return listed;
+): readonly [string, ...string[]] {
+  if (given !== undefined) return [given];
+  const [first, ...more] = (env["KUBECONFIG"] ?? "").split(delimiter).filter((path) => path !== "");
+  if (first !== undefined) return [first, ...more];
   const home = env["HOME"] ?? env["USERPROFILE"];
   if (!home) throw new Error("kubeconfig file not found in default location: no home directory");
-  return join(home, ".kube", "config");
+  return [join(home, ".kube", "config")];
 }
 
-function loadText(path: string): string {
+type Loaded = { readonly path: string; readonly config: Static<typeof Kubeconfig> };
+
+function isMissing(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "ENOENT";
+}
+
+/** The files that there are; of several, some may be missing. */
+function loadFiles(paths: readonly string[]): Loaded[] {
+  const missing: string[] = [];
+  const loaded: Loaded[] = [];
+  for (const path of paths) {
+    let content: string;
+    try {
+      content = readFileSync(path, "utf8");
+    } catch (error) {
+      if (!isMissing(error)) {
+        throw new Error(`cannot read kubeconfig ${path}: ${errorMessage(error)}`);
+      }
+      missing.push(path);
+      continue;
+    }
+    const value: unknown = parseYaml(content);
+    // an empty file is an empty configuration
+    loaded.push({ path, config: read(Kubeconfig, value ?? {}, `kubeconfig ${path}`) });
+  }
+  if (loaded.length === 0) throw new Error(`kubeconfig file not found at ${missing.join(", ")}`);
+  return loaded;
+}
+
+/** The first entry of a name, with the folder of the file that has it. */
+function findEntry<Item extends { readonly name: string }>(
+  files: readonly Loaded[],
+  { name, of }: { name: string; of: (config: Loaded["config"]) => Item[] | null | undefined },
+): { readonly entry: Item; readonly folder: string } | null {
+  for (const { path, config } of files) {
+    const entry = of(config)?.find((item) => item.name === name);
+    if (entry) return { entry, folder: dirname(path) };
+  }
+  return null;
+}
+
+const place = (folder: string, file: string): string =>
+  isAbsolute(file) ? file : join(folder, file);
+
+type InFile = {
+  readonly folder: string;
+  readonly data: string | undefined;
+  readonly file: string | undefined;
+};
+/** Inline base64 wins over a file, as with kubectl. */
+function bytes({ folder, data, file }: InFile): Buffer | undefined {
+  if (data) return Buffer.from(data, "base64");
+  return file ? readFileSync(place(folder, file)) : undefined;
+}
+
+/** A token in a file is the newer one; the inline one stands in when the file cannot be read. */
+function tokenOf(user: Static<typeof User>, folder: string): string | undefined {
+  const { token, tokenFile } = user;
+  if (!tokenFile) return token;
   try {
-    return readFileSync(path, "utf8");
+    return readFileSync(place(folder, tokenFile), "utf8").trim();
   } catch (error) {
-    throw new Error(`kubeconfig file not found at ${path}: ${errorMessage(error)}`);
+    if (token) return token;
+    throw new Error(`cannot read tokenFile ${tokenFile}: ${errorMessage(error)}`);
   }
 }
 
-/** Runs a credential plugin (exec) and takes the credential it prints. */
-async function runExec(exec: Static<typeof Exec>, env: NodeJS.ProcessEnv) {
-  const info = {
-    apiVersion: "client.authentication.k8s.io/v1",
-    kind: "ExecCredential",
-    spec: { interactive: false },
+/** What a credential plugin may be told of the cluster. */
+function clusterInfo(cluster: Static<typeof Cluster>, ca: Buffer | undefined): object {
+  const config = cluster.extensions?.find(
+    ({ name }) => name === "client.authentication.k8s.io/exec",
+  );
+  return {
+    server: cluster.server,
+    ...(cluster["tls-server-name"] ? { "tls-server-name": cluster["tls-server-name"] } : {}),
+    ...(cluster["insecure-skip-tls-verify"] ? { "insecure-skip-tls-verify": true } : {}),
+    ...(ca ? { "certificate-authority-data": ca.toString("base64") } : {}),
+    ...(config ? { config: config.extension } : {}),
   };
-  const extra = Object.fromEntries((exec.env ?? []).map(({ name, value }) => [name, value]));
-  let stdout: string;
-  try {
-    ({ stdout } = await promisify(execFile)(exec.command, exec.args ?? [], {
-      env: { ...env, KUBERNETES_EXEC_INFO: JSON.stringify(info), ...extra },
-    }));
-  } catch (error) {
-    throw new Error(`credential plugin ${exec.command} failed: ${errorMessage(error)}`);
-  }
-  return read(ExecCredential, JSON.parse(stdout), `answer of ${exec.command}`).status;
 }
 
 /** The API server of the current context, ready to be called. @throws saying what is missing */
-export async function loadEndpoint(path: string, env: NodeJS.ProcessEnv): Promise<Endpoint> {
-  const config = read(Kubeconfig, parseYaml(loadText(path)), `kubeconfig ${path}`);
-  const wanted = config["current-context"];
-  const context = config.contexts.find(({ name }) => name === wanted)?.context;
-  if (!context) throw new Error(`kubeconfig ${path}: no current context "${wanted ?? ""}"`);
-  const cluster = config.clusters.find(({ name }) => name === context.cluster)?.cluster;
-  if (!cluster) throw new Error(`kubeconfig ${path}: no cluster "${context.cluster}"`);
-  const user = config.users?.find(({ name }) => name === context.user)?.user ?? {};
-  if (cluster["proxy-url"]) throw new Error(`kubeconfig ${path}: proxy-url is not supported`);
-  if (user["auth-provider"] !== undefined) {
-    throw new Error(
-      `kubeconfig ${path}: auth-provider is not supported; use an exec plugin or a token`,
-    );
+export async function loadEndpoint(
+  paths: readonly string[],
+  plugin: PluginContext,
+): Promise<Endpoint> {
+  const files = loadFiles(paths);
+  const where = `kubeconfig ${files.map(({ path }) => path).join(", ")}`;
+  const wanted = files.map(({ config }) => config["current-context"]).find(Boolean) ?? "";
+  const found = findEntry(files, { name: wanted, of: ({ contexts }) => contexts });
+  if (!found) throw new Error(`${where}: no current context "${wanted}"`);
+  const { context } = found.entry;
+  const foundCluster = findEntry(files, { name: context.cluster, of: ({ clusters }) => clusters });
+  if (!foundCluster) throw new Error(`${where}: no cluster "${context.cluster}"`);
+  const { cluster } = foundCluster.entry;
+  const foundUser = findEntry(files, { name: context.user ?? "", of: ({ users }) => users });
+  const user = foundUser?.entry.user ?? {};
+  if (cluster["proxy-url"]) throw new Error(`${where}: proxy-url is not supported`);
+  if (user["auth-provider"]) {
+    throw new Error(`${where}: auth-provider is not supported; use an exec plugin or a token`);
   }
 
-  const place = (file: string) => (isAbsolute(file) ? file : join(dirname(path), file));
-  /** Inline base64 wins over a file, as with kubectl. */
-  const bytes = (data: string | undefined, file: string | undefined): Buffer | undefined => {
-    if (data) return Buffer.from(data, "base64");
-    return file ? readFileSync(place(file)) : undefined;
-  };
-  const exec = user.exec ? await runExec(user.exec, env) : {};
-  const ca = bytes(cluster["certificate-authority-data"], cluster["certificate-authority"]);
+  const ca = bytes({
+    folder: foundCluster.folder,
+    data: cluster["certificate-authority-data"],
+    file: cluster["certificate-authority"],
+  });
+  const folder = foundUser?.folder ?? "";
+  const exec = user.exec
+    ? await runCredentialPlugin(
+        user.exec,
+        { folder, cluster: () => clusterInfo(cluster, ca) },
+        plugin,
+      )
+    : {};
   const cert =
     exec.clientCertificateData ??
-    bytes(user["client-certificate-data"], user["client-certificate"]);
-  const key = exec.clientKeyData ?? bytes(user["client-key-data"], user["client-key"]);
-  const token =
-    exec.token ??
-    user.token ??
-    (user.tokenFile ? readFileSync(place(user.tokenFile), "utf8").trim() : undefined);
+    bytes({ folder, data: user["client-certificate-data"], file: user["client-certificate"] });
+  const key =
+    exec.clientKeyData ??
+    bytes({ folder, data: user["client-key-data"], file: user["client-key"] });
+  const token = exec.token ?? tokenOf(user, folder);
   const basic =
     user.username === undefined
       ? undefined

@@ -2,7 +2,8 @@
  * kubectl-mayastor's command line: what can be typed, and which command that runs.
  *
  * Invariants: options may stand before or after the command; nothing is asked of the cluster before the command
- * line is understood; every failure ends on stderr with exit code 1 (a bad command line too).
+ * line is understood; every failure, an interrupt among them, ends on stderr with exit code 1 (a bad command line
+ * too).
  */
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import type { Clock } from "#common/clock.ts";
@@ -235,8 +236,8 @@ async function connectAndRun(
 ): Promise<number> {
   let context: CommandContext;
   try {
-    const wanted = { rest: given, kubeConfigPath, namespace, timeoutMs, clock, env };
-    const rest = makeRestClient(await findEndpoint(wanted), { timeoutMs, clock });
+    const wanted = { rest: given, kubeConfigPath, namespace, timeoutMs, clock, env, signal };
+    const rest = makeRestClient(await findEndpoint(wanted), { timeoutMs, clock, signal });
     context = { rest, printer: makePrinter(terminal, output), terminal, clock, signal };
   } catch (error) {
     terminal.err(`Failed to initialise the REST client. Error ${errorMessage(error)}\n`);

@@ -286,6 +286,22 @@ test("get block-devices --all shows what is on them, each under its head", async
   );
 });
 
+test("get block-devices shows devices of a newer server, which leaves out what is not on them", async () => {
+  rest.answers["GET /v0/nodes/kworker1/pools"] = { body: [] };
+  const { filesystem: _f, partition: _p, ...bare } = device("/dev/vdb", true, []);
+  const body = [{ ...bare, connection_type: "virtio", is_rotational: true }];
+  rest.answers["GET /v0/nodes/kworker1/block_devices?all=true"] = { body };
+  const { out, err } = await mayastor("get block-devices kworker1 --all");
+  assert.equal(err, "");
+  assert.equal(
+    out,
+    lines(
+      "DEVNAME   DEVTYPE  SIZE   AVAILABLE  MODEL  DEVPATH              FSTYPE  FSUUID  MOUNTPOINT  PARTTYPE  MAJOR  MINOR  DEVLINKS",
+      "/dev/vdb  disk     10GiB  yes        QEMU   /devices/virtio/vdb                                        252    16",
+    ),
+  );
+});
+
 // ---- cordon and drain ------------------------------------------------------------------------------------------
 
 type State = NonNullable<NonNullable<Node["spec"]>["cordondrainstate"]>;
@@ -403,12 +419,74 @@ test("drain gives up after --drain-timeout", async () => {
   assert.equal(code, 1);
 });
 
-test("drain ends when it is interrupted", async () => {
-  rest.answers["GET /v0/nodes/mayastor-1"] = { body: draining("d") };
-  const signal = AbortSignal.abort(new Error("interrupted"));
-  const { code, err } = await mayastor("drain node mayastor-1 d", { signal });
-  assert.match(err, /uncordon the node to cancel it\nInterrupted\n$/);
+test("drain says that it goes on when it is interrupted between or during its looks", async () => {
+  const interrupted = new AbortController();
+  class InterruptingClock extends FastClock {
+    override async sleep(ms: number, signal?: AbortSignal): Promise<void> {
+      if (ms === 2_000) interrupted.abort(new Error("interrupted")); // the pause between two looks
+      return super.sleep(ms, signal);
+    }
+  }
+  const look = "GET /v0/nodes/mayastor-1";
+  const expected = lines(
+    "The drain of node mayastor-1 goes on; uncordon the node to cancel it",
+    "Interrupted",
+  );
+  rest.answers[look] = { body: draining("d") };
+  const between = { signal: interrupted.signal, clock: new InterruptingClock() };
+  assert.deepEqual(await mayastor("drain node mayastor-1 d", between), {
+    ...{ code: 1, out: "", err: expected },
+  });
+  const later = new AbortController();
+  const abort = () => later.abort(new Error("interrupted"));
+  rest.answers[look] = [{ body: draining("d") }, { body: null, instead: abort }];
+  const during = { signal: later.signal, clock: new FastClock() };
+  assert.equal((await mayastor("drain node mayastor-1 d", during)).err, expected);
+});
+
+test("an interrupt ends a command that waits for an answer", { timeout: 30_000 }, async () => {
+  const id = unshared.spec.uuid;
+  for (const [line, request] of [
+    [`scale volume ${id} 3`, `PUT /v0/volumes/${id}/replica_count/3`],
+    ["get volumes", firstPage],
+    ["drain node mayastor-1 d", "GET /v0/nodes/mayastor-1"],
+  ] as const) {
+    const interrupted = new AbortController();
+    rest.answers[request] = { body: null, instead: () => interrupted.abort(new Error("^C")) };
+    const { signal } = interrupted;
+    const { code, out, err } = await mayastor(line, { signal, clock: new ManualClock() });
+    assert.deepEqual([code, out], [1, ""], line);
+    assert.match(err, /^Failed to .*\. Error error in request: .*: interrupted\n$/);
+  }
+});
+
+test("an interrupt between two pages asks for no more", async () => {
+  const interrupted = new AbortController();
+  class Client extends ManualClock {
+    #asked = 0;
+    override sleep(ms: number, signal?: AbortSignal): Promise<void> {
+      // the limit of the second request is about to be set
+      if (++this.#asked === 2) interrupted.abort(new Error("^C"));
+      return super.sleep(ms, signal);
+    }
+  }
+  rest.answers[firstPage] = { body: { entries: [shared], next_token: 200 } };
+  const { signal } = interrupted;
+  const { code, err } = await mayastor("get volumes", { signal, clock: new Client() });
   assert.equal(code, 1);
+  assert.match(err, /: interrupted\n$/);
+  assert.deepEqual(asked(), [firstPage]);
+});
+
+test("a server that repeats a page is refused", { timeout: 30_000 }, async () => {
+  rest.answers[firstPage] = { body: { entries: [shared], next_token: 0 } };
+  const { code, err } = await mayastor("get volumes");
+  assert.equal(code, 1);
+  assert.match(
+    err,
+    /Failed to list volumes\. Error error in response: page 0 is followed by page 0/,
+  );
+  assert.deepEqual(asked(), [firstPage]);
 });
 
 // ---- scale, errors, forms --------------------------------------------------------------------------------------

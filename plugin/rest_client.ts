@@ -1,7 +1,7 @@
 /**
  * REST v0 as the plugin needs it: typed calls over HTTP, directly or through the Kubernetes API server.
  *
- * Invariants: every call ends within the timeout; an answer is checked to have the fields that we print, but unknown
+ * Invariants: every call ends within the timeout, and at an interrupt; an answer is checked to have the fields that we print, but unknown
  * fields and new enum values pass, so that a plugin works with a newer server; failures read as published
  * ("error in response: status code '404 Not Found', content: 'RestJsonError {…}'").
  */
@@ -12,7 +12,6 @@ import Value from "typebox/value";
 import { type Clock, deadlineSignal } from "#common/clock.ts";
 import { errorMessage } from "#common/errors.ts";
 import {
-  type BlockDevice,
   BlockDeviceSchema,
   type Node,
   NodeSchema,
@@ -28,6 +27,15 @@ import {
 const PAGE_ENTRIES = 200;
 /** Far above any answer; keeps a wrong endpoint from filling memory. */
 const ANSWER_BYTES_MAX = 256 * 1024 * 1024;
+
+/** A newer server leaves out what is not on a device. */
+const { filesystem, partition } = BlockDeviceSchema.properties;
+const BlockDeviceShown = Type.Object({
+  ...BlockDeviceSchema.properties,
+  filesystem: Type.Optional(filesystem),
+  partition: Type.Optional(partition),
+});
+export type BlockDeviceShown = Static<typeof BlockDeviceShown>;
 
 /** Where requests go: a base URL, and what the connection and each request need to be let in. */
 export type Endpoint = {
@@ -49,7 +57,7 @@ export class RestError extends Error {
 
 export type HttpAnswer = { readonly status: number; readonly text: string };
 
-/** One HTTP exchange. @throws {RestError} when there is no answer in time */
+/** One HTTP exchange. @throws {RestError} when there is no answer in time, or `signal` is aborted */
 export async function exchange(
   endpoint: Endpoint,
   {
@@ -57,10 +65,11 @@ export async function exchange(
     path,
     timeoutMs,
     clock,
-  }: { method: string; path: string; timeoutMs: number; clock: Clock },
+    signal,
+  }: { method: string; path: string; timeoutMs: number; clock: Clock; signal: AbortSignal },
 ): Promise<HttpAnswer> {
   const url = new URL(endpoint.baseUrl.replace(/\/+$/, "") + path);
-  const deadline = deadlineSignal(clock, timeoutMs);
+  const deadline = deadlineSignal(clock, timeoutMs, signal);
   try {
     return await new Promise((resolve, reject) => {
       const start = url.protocol === "https:" ? httpsRequest : httpRequest;
@@ -88,7 +97,11 @@ export async function exchange(
       asked.end();
     });
   } catch (error) {
-    const reason = deadline.signal.aborted ? `no answer within ${timeoutMs} ms` : reasonOf(error);
+    const reason = signal.aborted
+      ? "interrupted"
+      : deadline.signal.aborted
+        ? `no answer within ${timeoutMs} ms`
+        : reasonOf(error);
     throw new RestError(`error in request: ${method} ${url.origin}: ${reason}`, null);
   } finally {
     deadline.clear();
@@ -156,14 +169,15 @@ export type RestClient = ReturnType<typeof makeRestClient>;
 /** The calls that the plugin's commands make. */
 export function makeRestClient(
   endpoint: Endpoint,
-  { timeoutMs, clock }: { timeoutMs: number; clock: Clock },
+  { timeoutMs, clock, signal }: { timeoutMs: number; clock: Clock; signal: AbortSignal },
 ) {
   async function call<Schema extends TSchema>(
     method: "GET" | "PUT" | "DELETE",
     path: string,
     schema: Schema,
   ): Promise<Static<Schema>> {
-    const answer = await exchange(endpoint, { method, path: `/v0${path}`, timeoutMs, clock });
+    const wanted = { method, path: `/v0${path}`, timeoutMs, clock, signal };
+    const answer = await exchange(endpoint, wanted);
     if (answer.status < 200 || answer.status > 299) throw responseError(answer);
     return parseAnswer(schema, answer.text);
   }
@@ -175,6 +189,12 @@ export function makeRestClient(
         const path = `/volumes?max_entries=${PAGE_ENTRIES}&starting_token=${token}`;
         const page: Static<typeof VolumesSchema> = await call("GET", path, VolumesSchema);
         found.push(...page.entries);
+        if (page.next_token !== undefined && page.next_token <= token) {
+          throw new RestError(
+            `error in response: page ${token} is followed by page ${page.next_token}`,
+            null,
+          );
+        }
         token = page.next_token;
       }
       return found;
@@ -188,9 +208,9 @@ export function makeRestClient(
       call("GET", `/nodes/${segment(node)}/pools`, Type.Array(PoolSchema)),
     nodes: (): Promise<Node[]> => call("GET", "/nodes", Type.Array(NodeSchema)),
     node: (id: string): Promise<Node> => call("GET", `/nodes/${segment(id)}`, NodeSchema),
-    blockDevices: (node: string, all: boolean): Promise<BlockDevice[]> => {
+    blockDevices: (node: string, all: boolean): Promise<BlockDeviceShown[]> => {
       const path = `/nodes/${segment(node)}/block_devices?all=${all}`;
-      return call("GET", path, Type.Array(BlockDeviceSchema));
+      return call("GET", path, Type.Array(BlockDeviceShown));
     },
     cordon: (node: string, label: string): Promise<Node> =>
       call("PUT", `/nodes/${segment(node)}/cordon/${segment(label)}`, NodeSchema),

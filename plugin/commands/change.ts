@@ -72,10 +72,13 @@ export async function drainNode(
     if (timeoutMs !== null && clock.monotonicMs() - startMs >= timeoutMs) {
       throw new CommandError(`Node ${id} drain command timed out`);
     }
-    await clock.sleep(DRAIN_POLL_MS, signal).catch(() => {
+    try {
+      await clock.sleep(DRAIN_POLL_MS, signal);
+      node = await attempt(`get node ${id}`, () => rest.node(id));
+    } catch (error) {
+      if (!signal.aborted) throw error;
       terminal.err(`The drain of node ${id} goes on; uncordon the node to cancel it\n`);
       throw new CommandError("Interrupted");
-    });
-    node = await attempt(`get node ${id}`, () => rest.node(id));
+    }
   }
 }

@@ -4,13 +4,13 @@
  * Invariants: pure functions of REST objects; an absent optional is `<none>`; sizes go through formatSize().
  */
 import type {
-  BlockDevice,
   CordonDrainState,
   Node,
   Pool,
   ReplicaTopology,
   Volume,
 } from "#common/openapi/model.ts";
+import type { BlockDeviceShown } from "../rest_client.ts";
 import { formatSize } from "./size.ts";
 import { type Cells, NONE, type Table } from "./table.ts";
 
@@ -189,17 +189,18 @@ function diskPath(disk: string): string {
   return disk.replace(/^[a-z]+:\/\//, "").replace(/\?.*$/, "");
 }
 
-function usable(device: BlockDevice, poolDisks: ReadonlySet<string>): string {
+function usable(device: BlockDeviceShown, poolDisks: ReadonlySet<string>): string {
   const taken = [device.devname, ...device.devlinks].some((name) => poolDisks.has(name));
   return device.available && !taken ? "yes" : "no";
 }
 
 /**
- * Devices of a node; a device that one of the node's pools uses is not available. `all` adds what is on them.
+ * Devices of a node; a device that one of the node's pools uses is not available. `all` adds what is on them; nothing
+ * on a device is an empty cell.
  * The columns MAJOR and MINOR stand under their own heads in both forms.
  */
 export function blockDevicesTable(
-  devices: readonly BlockDevice[],
+  devices: readonly BlockDeviceShown[],
   { pools, all }: { pools: readonly Pool[]; all: boolean },
 ): Table {
   const disks = new Set(
@@ -210,7 +211,8 @@ export function blockDevicesTable(
   const content = all ? ["FSTYPE", "FSUUID", "MOUNTPOINT", "PARTTYPE"] : [];
   const rows = devices.map((device) => {
     const { filesystem, partition } = device;
-    const parttype = partition.scheme === "" ? "" : `${partition.scheme}:${partition.typeid}`;
+    const parttype = partition?.scheme ? `${partition.scheme}:${partition.typeid}` : "";
+    const { fstype = "", uuid = "", mountpoint = "" } = filesystem ?? {};
     return [
       device.devname,
       device.devtype,
@@ -218,7 +220,7 @@ export function blockDevicesTable(
       usable(device, disks),
       device.model,
       device.devpath,
-      ...(all ? [filesystem.fstype, filesystem.uuid, filesystem.mountpoint, parttype] : []),
+      ...(all ? [fstype, uuid, mountpoint, parttype] : []),
       String(device.devmajor),
       String(device.devminor),
       device.devlinks.map((link) => `"${link}"`).join(", "),

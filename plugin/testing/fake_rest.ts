@@ -3,7 +3,12 @@
  */
 import { createServer, type IncomingHttpHeaders } from "node:http";
 
-export type FakeAnswer = { readonly status?: number; readonly body: unknown };
+export type FakeAnswer = {
+  readonly status?: number;
+  readonly body: unknown;
+  /** Called in place of an answer: the request stays unanswered. */
+  readonly instead?: () => void;
+};
 export type FakeRequest = { readonly line: string; readonly headers: IncomingHttpHeaders };
 
 export type FakeRest = {
@@ -28,7 +33,11 @@ export async function startFakeRest(): Promise<FakeRest> {
     requests.push({ line, headers: request.headers });
     const found = answers[line];
     const answer = Array.isArray(found) ? (found.length > 1 ? found.shift() : found[0]) : found;
-    const { status = 200, body } = answer ?? notFound(line);
+    const { status = 200, body, instead } = answer ?? notFound(line);
+    if (instead) {
+      instead();
+      return;
+    }
     response.writeHead(status, { "content-type": "application/json" });
     response.end(typeof body === "string" ? body : JSON.stringify(body));
   });
