@@ -14,6 +14,7 @@ import { startServer } from "#common/rpc/grpc.ts";
 import packageJson from "../../package.json" with { type: "json" };
 import type { NodeContext } from "./context.ts";
 import { nodePluginService } from "./node_plugin.ts";
+import { nvmeOperationsService } from "./nvme_operations.ts";
 import { NODE_OPTIONS } from "./options.ts";
 import { nodeService } from "./service.ts";
 import { LinuxSystem, type NodeSystem } from "./system.ts";
@@ -67,8 +68,9 @@ runMain(log, async () => {
   const nodeSegments = options["node-selector"];
   const guard = new VolumeGuard();
   const node = nodeService({ context, guard, nodeSegments });
+  const nvmeOperations = nvmeOperationsService(context);
   const identity = identityService({ version: packageJson.version, isReady: async () => true });
-  const csi = await serveSocket(options["csi-socket"], [identity, node]);
+  const csi = await serveSocket(options["csi-socket"], [identity, node, nvmeOperations]);
   const own = await startServer(options["grpc-endpoint"], [nodePluginService({ context, guard })]);
   log.info("serving", { socket: options["csi-socket"], endpoint: options["grpc-endpoint"] });
   if (!signal.aborted) {

@@ -6,6 +6,7 @@ import { type TestContext, test } from "node:test";
 import { identityService, serveSocket } from "#common/csi/serve.ts";
 import { CsiClient } from "../../test/support/csi/client.ts";
 import { nodePluginService } from "./node_plugin.ts";
+import { nvmeOperationsService } from "./nvme_operations.ts";
 import { nodeService } from "./service.ts";
 import { FakeSystem, fakeParts, MACHINE } from "./testing/fake_system.ts";
 
@@ -49,6 +50,7 @@ async function start(t: TestContext) {
     identity,
     nodeService(parts),
     nodePluginService(parts),
+    nvmeOperationsService(parts.context),
   ]);
   const client = new CsiClient(`unix:${socket}`);
   t.after(async () => {
@@ -544,4 +546,44 @@ test("a freeze that does not end in time is thawed", async (t) => {
     `fsfreeze --freeze ${STAGING}`,
     `fsfreeze --unfreeze ${STAGING}`,
   ]);
+});
+
+test("NvmeConnect gives an attached volume one more path, whatever its calls wait for", async (t) => {
+  const { system, ok, expect } = await start(t);
+  const timeoutOf = (name: string) =>
+    system.readText(`/sys/class/nvme/${name}/nvme0c${name.slice(4)}n1/queue/io_timeout`);
+  const moved = { uri: uriOf(V, "10.1.0.6"), publishContext: { map: { ioTimeout: "45" } } };
+  await expect("NOT_FOUND", "NvmeConnect", moved);
+  assert.deepEqual(system.connects, []);
+  const making = system.holdUp("mkfs.ext4");
+  const staging = ok("NodeStageVolume", stageOf());
+  await making.started;
+  await ok("NvmeConnect", moved);
+  await ok("NvmeConnect", moved);
+  assert.deepEqual(system.controllers, ["nvme0", "nvme1"]);
+  assert.match(system.connects.at(-1) ?? "", /traddr=10\.1\.0\.6,.*ctrl_loss_tmo=45/);
+  assert.deepEqual(await Promise.all(["nvme0", "nvme1"].map(timeoutOf)), ["45000", "45000"]);
+  making.release();
+  await staging;
+  const nqn = "nqn.2019-05.io.openebs";
+  for (const uri of ["", "nvmf://h/x", `nvmf://h/${nqn}:some-name`, `nvmf://h/${nqn}.x:${V}`]) {
+    await expect("INVALID_ARGUMENT", "NvmeConnect", { uri });
+  }
+  const bad = { uri: uriOf(V, "10.1.0.7"), publishContext: { map: { ioTimeout: "0" } } };
+  await expect("INVALID_ARGUMENT", "NvmeConnect", bad);
+  system.connectError = "ECONNREFUSED";
+  await expect("UNAVAILABLE", "NvmeConnect", { uri: uriOf(V, "10.1.0.7") });
+  assert.deepEqual(system.controllers, ["nvme0", "nvme1"]);
+  await ok("NodeUnstageVolume", unstageOf());
+  assert.deepEqual(system.controllers, []);
+});
+
+test("NvmeConnect does not bring back a volume that is detached meanwhile", async (t) => {
+  const { system, ok, expect } = await start(t);
+  await ok("NodeStageVolume", stageOf({ volumeCapability: block }));
+  system.onConnect = () => system.put("/sys/class/nvme/nvme0/state", "deleting\n");
+  await expect("NOT_FOUND", "NvmeConnect", { uri: uriOf(V, "10.1.0.6") });
+  assert.deepEqual(system.controllers, ["nvme0"]);
+  await expect("NOT_FOUND", "NvmeConnect", { uri: uriOf(V, "10.1.0.6") });
+  assert.equal(system.connects.length, 2, "it is not even tried");
 });

@@ -171,7 +171,8 @@ export function fabricsOptions(options: ConnectOptions, hostId: string): string 
   ].join(",");
 }
 
-function sameAddress(controller: NvmeController, { address, port }: ConnectOptions): boolean {
+/** The connection leads to this address. */
+export function isAt(controller: NvmeController, { address, port }: ConnectOptions): boolean {
   return controller.address === address && controller.port === String(port);
 }
 
@@ -186,7 +187,7 @@ export async function connect(
 ): Promise<boolean> {
   const present = await listControllers(system);
   const mine = present.filter(({ nqn }) => nqn === options.nqn);
-  if (mine.some((one) => sameAddress(one, options) && !one.state.startsWith("delet"))) return false;
+  if (mine.some((one) => isAt(one, options) && !one.state.startsWith("delet"))) return false;
   const hostId = chooseHostId({ hostNqn: options.hostNqn, machineId }, present);
   const line = fabricsOptions(options, hostId);
   try {
@@ -245,6 +246,23 @@ export async function waitForDevice(
   );
 }
 
+/** True once the namespace shows on the connection to this address; false when it does not in time. */
+export async function waitForPath(
+  system: NodeSystem,
+  options: ConnectOptions,
+  clock: Clock,
+): Promise<boolean> {
+  for (let poll = 0; poll < DEVICE_POLLS; poll++) {
+    for (const one of await controllersOf(system, options.nqn)) {
+      if (!isAt(one, options)) continue;
+      const entries = await system.list(`${CONTROLLERS}/${one.name}`);
+      if (entries.some((entry) => PATH.test(entry) || NAMESPACE.test(entry))) return true;
+    }
+    await clock.sleep(DEVICE_POLL_MS);
+  }
+  return false;
+}
+
 /** Sets how long the kernel waits for one I/O, on every path of the volume. */
 export async function setIoTimeout(
   system: NodeSystem,
@@ -274,9 +292,16 @@ async function remove(system: NodeSystem, { name }: NvmeController): Promise<voi
 /** Drops connections to former addresses of a volume that do not work any more. */
 export async function dropDeadPaths(system: NodeSystem, options: ConnectOptions): Promise<void> {
   const all = await controllersOf(system, options.nqn);
-  if (!all.some((one) => sameAddress(one, options) && one.state === "live")) return;
+  if (!all.some((one) => isAt(one, options) && one.state === "live")) return;
   for (const one of all) {
-    if (!sameAddress(one, options) && one.state !== "live") await remove(system, one);
+    if (!isAt(one, options) && one.state !== "live") await remove(system, one);
+  }
+}
+
+/** Ends the volume's connection to one address. */
+export async function dropPath(system: NodeSystem, options: ConnectOptions): Promise<void> {
+  for (const one of await controllersOf(system, options.nqn)) {
+    if (isAt(one, options)) await remove(system, one);
   }
 }
 

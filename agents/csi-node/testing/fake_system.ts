@@ -37,6 +37,8 @@ export class FakeSystem extends LinuxSystem {
   connectError: string | null = null;
   /** Program name -> what it answers instead. */
   readonly failures = new Map<string, ProgramResult>();
+  /** Called between a successful connection and its answer. */
+  onConnect: () => void = () => {};
   /** Called before a program runs. */
   onRun: (program: string) => Promise<void> = async () => {};
   /** Device nodes that somebody out of sight has exclusively. */
@@ -134,6 +136,7 @@ export class FakeSystem extends LinuxSystem {
     this.put(`/sys/block/${device}/size`, "204800\n");
     this.put(`/sys/block/${device}/wwid`, `uuid.${nqn.split(":").at(-1)}\n`);
     this.put(`/dev/${device}`, "x".repeat(16));
+    this.onConnect();
     return `instance=${index},cntlid=1`;
   }
 

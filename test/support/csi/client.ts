@@ -9,6 +9,7 @@ import type { GenService, GenServiceMethods } from "@bufbuild/protobuf/codegenv2
 import { status } from "@grpc/grpc-js";
 import { SvcError } from "#common/errors.ts";
 import { NodePlugin } from "#common/proto/generated/csi/node_service_pb.ts";
+import { NvmeOperations } from "#common/proto/generated/csi/nvme_operations_pb.ts";
 import { Controller, Identity, Node } from "#common/proto/generated/csi/v1/csi_pb.ts";
 import { callsOn, openChannel } from "#common/rpc/grpc.ts";
 import { statusOfKind } from "#common/rpc/grpc_status.ts";
@@ -36,7 +37,7 @@ export class CsiClient {
 
   async call(name: string, request: JsonValue = {}): Promise<Outcome> {
     const services: readonly GenService<GenServiceMethods>[] = [
-      ...[Identity, Controller, Node, NodePlugin],
+      ...[Identity, Controller, Node, NodePlugin, NvmeOperations],
     ];
     for (const service of services) {
       const methods: readonly DescMethod[] = service.methods;
