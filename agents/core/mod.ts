@@ -3,7 +3,7 @@
  *
  * Why a function and not main.ts: tests and the simulation make the same thing with their own clock, randomness,
  * store and engines.
- * Invariant: nothing is written before the leader's lease is held.
+ * Invariant: nothing is written, and no engine is changed, but by the one who holds the leader's lease.
  */
 import type { Clock } from "#common/clock.ts";
 import { SvcError } from "#common/errors.ts";
@@ -17,6 +17,7 @@ import { LeaderLease } from "#common/store/leader_lease.ts";
 import type { ObjectStore, StoreOp } from "#common/store/mod.ts";
 import type { Core, Trigger } from "./context.ts";
 import type { EngineConnector } from "./engine/client.ts";
+import { fencedConnector } from "./engine/fenced.ts";
 import { loadSpecs } from "./load.ts";
 import { registrationService } from "./node/registration.ts";
 import { NodeService } from "./node/service.ts";
@@ -90,7 +91,7 @@ export async function createCore(options: CoreOptions): Promise<CoreAgent> {
     log,
     store,
     keys,
-    connect,
+    connect: fencedConnector(connect, () => lease.leads),
     registry,
     specs,
     guards: new Guards(clock),

@@ -7,7 +7,8 @@
  *
  * Invariants: a write goes through only while the lock key carries our lease and we are the owner; a lease that
  * expired is granted again under the same id as long as nobody else became owner or stands before us in the queue;
- * somebody else being owner is final (`replaced` is aborted and the process must end).
+ * somebody else being owner is final (`replaced` is aborted and the process must end). `leads` is false before
+ * another one can lead, by our own clock and without asking anybody: what the store cannot fence asks it.
  */
 import type { Clock } from "../clock.ts";
 import { errorMessage, isKind, SvcError } from "../errors.ts";
@@ -24,6 +25,8 @@ const RECONNECT_MS_FIRST = 1000;
 const RECONNECT_MS_MIN = 5000;
 const RECONNECT_STEP_MS = 1000;
 const RELEASE_MS_MAX = 1000;
+/** Of the TTL: how much earlier than the store we take our lease to have run out; clocks run unevenly. */
+const MARGIN_PART = 0.1;
 
 export type LeaderLeaseOptions = {
   readonly store: ObjectStore;
@@ -45,6 +48,8 @@ export class LeaderLease {
   readonly #closing = new AbortController();
   #ttlSec: number;
   #held = true;
+  /** When the lease runs out unless it is kept again, monotonic: counted from before the store was asked. */
+  #expiresMs = Number.NEGATIVE_INFINITY;
   #keeper: Promise<void> = Promise.resolve();
 
   private constructor(options: LeaderLeaseOptions, leaseId: bigint, ttlSec: number) {
@@ -68,12 +73,14 @@ export class LeaderLease {
   static async acquire(options: LeaderLeaseOptions, signal: AbortSignal): Promise<LeaderLease> {
     const { store, clock, ttlMs } = options;
     const wantedTtlSec = Math.max(1, Math.ceil(ttlMs / 1000));
+    const startMs = clock.monotonicMs();
     const { id, ttlSec } = await store.leaseGrant({ ttlSec: wantedTtlSec });
     const lease = new LeaderLease(options, id, ttlSec);
     try {
       await store.put(lease.#lockKey, "", { lease: id });
       // One poll more than a TTL: a dead holder's lease has surely run out by then.
       const deadlineMs = clock.monotonicMs() + ttlSec * 1000 + 2 * LOCK_POLL_MS;
+      lease.#expiresMs = startMs + ttlSec * 1000;
       let keepAtMs = clock.monotonicMs() + (ttlSec * 1000) / 2;
       while (!(await lease.#isFirst())) {
         if (clock.monotonicMs() > deadlineMs) {
@@ -83,7 +90,8 @@ export class LeaderLease {
           );
         }
         if (clock.monotonicMs() > keepAtMs) {
-          await store.leaseKeepAlive(id);
+          const askedMs = clock.monotonicMs();
+          lease.#kept(askedMs, await store.leaseKeepAlive(id));
           keepAtMs += (ttlSec * 1000) / 2;
         }
         await clock.sleep(LOCK_POLL_MS, signal);
@@ -103,6 +111,17 @@ export class LeaderLease {
 
   get held(): boolean {
     return this.#held;
+  }
+
+  /** Surely nobody else leads: what is begun now is begun by the leader. */
+  get leads(): boolean {
+    const { clock } = this.#options;
+    const marginMs = this.#ttlSec * 1000 * MARGIN_PART;
+    return (
+      this.#held &&
+      !this.#replaced.signal.aborted &&
+      clock.monotonicMs() < this.#expiresMs - marginMs
+    );
   }
 
   /** Aborted when another instance took over: end the process. */
@@ -189,13 +208,15 @@ export class LeaderLease {
   }
 
   async #renew(): Promise<void> {
-    const { store, log } = this.#options;
+    const { store, clock, log } = this.#options;
+    const askedMs = clock.monotonicMs();
     const remainingSec = await store.leaseKeepAlive(this.#leaseId);
     const lock = remainingSec > 0 ? await store.get(this.#lockKey) : null;
     const ours = lock?.lease === this.#leaseId && (await this.#isFirst());
     // Holding the lock is not enough: while it was lost another one may have become owner.
     if (ours && (await store.get(this.#ownerKey))?.value === this.#ownerText) {
       this.#held = true;
+      this.#kept(askedMs, remainingSec);
       return;
     }
     this.#held = false;
@@ -205,7 +226,7 @@ export class LeaderLease {
 
   /** The lease is gone: if nobody else became owner, the same lease is ours again. */
   async #retake(): Promise<void> {
-    const { store, log } = this.#options;
+    const { store, clock, log } = this.#options;
     const entry = await store.get(this.#ownerKey);
     const owner = entry && decodeStored(LeaseOwnerSchema, entry.value, entry.key);
     if (owner && owner.lease_id !== this.#leaseId.toString(16)) {
@@ -227,6 +248,13 @@ export class LeaderLease {
     }
     this.#held = true;
     await this.#writeOwner([unchanged(this.#ownerKey, entry)]);
+    const askedMs = clock.monotonicMs();
+    this.#kept(askedMs, await store.leaseKeepAlive(this.#leaseId));
+  }
+
+  /** `askedMs`: before the store was asked; what it answers counts from some time after. */
+  #kept(askedMs: number, remainingSec: number): void {
+    if (remainingSec > 0) this.#expiresMs = askedMs + remainingSec * 1000;
   }
 }
 
