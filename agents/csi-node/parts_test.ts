@@ -13,6 +13,7 @@ import {
 import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
+import { ensure } from "./filesystem.ts";
 import { parseMountinfo } from "./mounts.ts";
 import { chooseHostId } from "./nvme.ts";
 import { parseEndpoint, parseSeconds } from "./options.ts";
@@ -150,4 +151,27 @@ test("LinuxSystem sees that a file system mounted in another namespace holds its
   assert.equal(await system.isClaimed(device), true);
   holder.stdin.end();
   await once(holder, "exit");
+});
+
+test("ensure() makes an xfs again that the real mkfs.xfs left unfinished, and keeps every other one", async (t) => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "csi-xfs-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const node = path.join(folder, "image");
+  writeFileSync(node, "");
+  truncateSync(node, 320 * 1024 * 1024); // sparse: mkfs.xfs wants 300 MiB
+  const device = { name: "image", node, number: "0:0", bytes: 320n * 1024n * 1024n };
+  const system = new LinuxSystem();
+  if ((await system.run("mkfs.xfs", ["-V"], 10_000)).code !== 0) return t.skip("needs mkfs.xfs");
+  const xfsDb = (command: string) =>
+    spawnSync("xfs_db", ["-x", "-c", "sb 0", "-c", command, node], { encoding: "utf8" }).stdout;
+  assert.equal(await ensure(system, device, "xfs"), "made");
+  const uuid = xfsDb("print uuid");
+  assert.match(uuid, /^uuid = [0-9a-f-]{36}$/m);
+  assert.equal(await ensure(system, device, "xfs"), "kept");
+  assert.equal(xfsDb("print uuid"), uuid);
+  // As a mkfs.xfs that is killed leaves it: with a checksum that is right.
+  assert.match(xfsDb("write inprogress 1"), /inprogress = 1/);
+  assert.equal(await ensure(system, device, "xfs"), "made");
+  assert.match(xfsDb("print inprogress"), /inprogress = 0/);
+  assert.notEqual(xfsDb("print uuid"), uuid);
 });
