@@ -12,6 +12,8 @@ import { untilWritten, Vm } from "../support/vm/vm.ts";
 const MIB = 1024 * 1024;
 const EXT4 = "ec4e66fb-3b33-4439-b504-d49aba53da26";
 const XFS = "9b1f04e3-1c0a-4b0e-9a53-6f5d2c1b7a10";
+/** Its mounts have a device number of their own, so all that finds them is the name of their device. */
+const BTRFS = "c0d2a3f4-9b77-4e0d-8a51-2f6b7c8d9e01";
 /** The guest plays the application on this storage node: its nexus is on the host's 127.0.0.1. */
 const NODE = "node-1";
 const LABELS = { "openebs.io/created-by": "operator-diskpool" };
@@ -133,7 +135,7 @@ test("csi-node on a stock kernel keeps a file system through a lost replica, a c
   const cluster = await LocalCluster.create({
     folder: path.join(folder, "cluster"),
     engines: 3,
-    diskMiB: 704,
+    diskMiB: 896,
     // The guest reaches the host's 127.0.0.1 alone: the nexus is there.
     addresses: ["127.0.0.1", ...(await freeAddresses(2))],
     coreArgs: QUICK_CORE,
@@ -161,6 +163,12 @@ test("csi-node on a stock kernel keeps a file system through a lost replica, a c
     bytes: 320 * MIB,
     fsType: "xfs",
     ioTimeout: "8",
+  });
+  const btrfs = await provision(controller, {
+    uuid: BTRFS,
+    bytes: 128 * MIB,
+    fsType: "btrfs",
+    ioTimeout: "40",
   });
 
   const stage = (
@@ -191,7 +199,7 @@ test("csi-node on a stock kernel keeps a file system through a lost replica, a c
     "NodeUnstageVolume",
     { volumeId, stagingTargetPath: stagingOf(volumeId) },
   ];
-  const podFolders = [EXT4, XFS].flatMap((uuid) =>
+  const podFolders = [EXT4, XFS, BTRFS].flatMap((uuid) =>
     ["a", "b"].map((pod) => path.dirname(targetOf(uuid, pod))),
   );
 
@@ -207,6 +215,9 @@ test("csi-node on a stock kernel keeps a file system through a lost replica, a c
     publish(EXT4, "a", mount("ext4")),
     publish(EXT4, "b", mount("ext4"), true),
     publish(XFS, "a", mount("xfs")),
+    stage(BTRFS, btrfs, mount("btrfs")),
+    publish(BTRFS, "a", mount("btrfs")),
+    publish(BTRFS, "b", mount("btrfs"), true),
   ];
   const [info, ...raised] = await guest.call([
     ["NodeGetInfo", {}],
@@ -225,7 +236,8 @@ test("csi-node on a stock kernel keeps a file system through a lost replica, a c
   assert.match(timeouts, new RegExp(`${EXT4} 40 10 40000`));
   assert.match(timeouts, new RegExp(`${XFS} 8 1 8000`));
   await guest.sh(`echo kept >'${targetOf(EXT4, "a")}/file'; echo kept >'${targetOf(XFS, "a")}/file'
-    ! touch '${targetOf(EXT4, "b")}/refused' 2>/dev/null
+    echo kept >'${targetOf(BTRFS, "a")}/file'
+    for b in '${targetOf(EXT4, "b")}' '${targetOf(BTRFS, "b")}'; do ! touch "$b/refused" 2>/dev/null; done
     test "$(cat '${targetOf(EXT4, "b")}/file')" = kept`);
 
   // A replica is lost and rebuilt, and the plugin dies and comes back, while fio verifies what it writes.
@@ -251,9 +263,10 @@ test("csi-node on a stock kernel keeps a file system through a lost replica, a c
   }
 
   // The new plugin knows what the old one did; what is still published is not taken away.
-  const [stats, busy, ...down] = await guest.call([
+  const [stats, btrfsStats, busy, btrfsBusy, ...down] = await guest.call([
     ["NodeGetVolumeStats", { volumeId: EXT4, volumePath: targetOf(EXT4, "a") }],
-    unstage(EXT4),
+    ["NodeGetVolumeStats", { volumeId: BTRFS, volumePath: targetOf(BTRFS, "a") }],
+    ...[unstage(EXT4), unstage(BTRFS), unpublish(BTRFS, "b"), unpublish(BTRFS, "b")],
     ...[unpublish(EXT4, "b"), unpublish(XFS, "a"), unpublish(XFS, "a"), unstage(XFS), unstage(XFS)],
     ...[stage(XFS, xfs, block), publish(XFS, "a", block), publish(XFS, "a", block)],
   ]);
@@ -268,33 +281,42 @@ test("csi-node on a stock kernel keeps a file system through a lost replica, a c
   );
   assert.ok(Number(usage[0]?.total) > 64 * MIB);
   assert.notEqual(volumeCondition.abnormal, true);
-  assert.equal(busy?.code, "INTERNAL", "a published volume is not unstaged");
+  assert.match(JSON.stringify(btrfsStats?.reply), /"unit":"BYTES".*is reachable/);
+  for (const outcome of [busy, btrfsBusy])
+    assert.equal(outcome?.code, "INTERNAL", "a published volume is not unstaged");
   succeeded(down);
   await guest.sh(`test -b '${targetOf(XFS, "a")}'; test "$(blkid -p -s TYPE -o value '${targetOf(XFS, "a")}')" = xfs
-    sync -f '${targetOf(EXT4, "a")}'`);
+    sync -f '${targetOf(EXT4, "a")}' '${targetOf(BTRFS, "a")}'`);
 
-  // The node loses power with both volumes in use; the next boot finds its volumes as they were.
+  // The node loses power with all volumes in use; the next boot finds its volumes as they were.
   await guest.vm.close();
   guest = await Guest.boot(bundles);
   await guest.sh(`mkdir -p ${podFolders.map((name) => `'${name}'`).join(" ")}
-    mkdir -p '${stagingOf(EXT4)}' '${targetOf(EXT4, "a")}'; touch '${targetOf(XFS, "a")}'`);
+    mkdir -p '${stagingOf(EXT4)}' '${targetOf(EXT4, "a")}' '${targetOf(BTRFS, "a")}'; touch '${targetOf(XFS, "a")}'`);
   succeeded(
     await guest.call([
       ...[unpublish(EXT4, "a"), unpublish(XFS, "a"), unstage(EXT4), unstage(XFS)], // kubelet's clean-up
       ...[stage(EXT4, ext4, mount("ext4")), publish(EXT4, "a", mount("ext4"))],
       ...[stage(XFS, xfs, mount("xfs")), publish(XFS, "a", mount("xfs"))],
+      ...[unpublish(BTRFS, "a"), unstage(BTRFS), stage(BTRFS, btrfs, mount("btrfs"))],
+      publish(BTRFS, "a", mount("btrfs")),
     ]),
   );
   await guest.sh(
-    `test "$(cat '${targetOf(EXT4, "a")}/file')" = kept; test "$(cat '${targetOf(XFS, "a")}/file')" = kept`,
+    [EXT4, XFS, BTRFS]
+      .map((uuid) => `test "$(cat '${targetOf(uuid, "a")}/file')" = kept`)
+      .join("\n"),
   );
   succeeded(
-    await guest.call([unpublish(EXT4, "a"), unpublish(XFS, "a"), unstage(EXT4), unstage(XFS)]),
+    await guest.call([
+      ...[EXT4, XFS, BTRFS].map((uuid) => unpublish(uuid, "a")),
+      ...[EXT4, XFS, BTRFS].map((uuid) => unstage(uuid)),
+    ]),
   );
   await guest.sh(`test -z "$(ls /sys/class/nvme /sys/class/nvme-subsystem | grep nvme[0-9] || true)"
     ! ls /dev/nvme?n1 2>/dev/null; ! grep -q nvme /proc/self/mountinfo; ! test -e '${targetOf(EXT4, "a")}'`);
 
-  for (const volumeId of [EXT4, XFS]) {
+  for (const volumeId of [EXT4, XFS, BTRFS]) {
     succeeded([
       await controller.call("ControllerUnpublishVolume", { volumeId, nodeId: NODE }),
       await controller.call("DeleteVolume", { volumeId }),
