@@ -9,7 +9,7 @@
  * Callers hold the volume's guard.
  */
 import type { FileSystem } from "#common/csi/driver.ts";
-import { SvcError } from "#common/errors.ts";
+import { isKind, SvcError } from "#common/errors.ts";
 import { type Attachment, type NodeContext, type VolumeName, volumeNameOf } from "./context.ts";
 import { ensure } from "./filesystem.ts";
 import {
@@ -49,28 +49,35 @@ export type StageRequest = {
 };
 
 /**
- * Connects and waits for the device; `isNew` when nothing of the volume was there before.
- * What is attached and works stays as it is: a publish context lives as long as its VolumeAttachment, so after the target
- * has moved it may name an address that nobody listens on any more.
+ * Connects, unless that fails while the volume works over another address: a publish context lives as long as its
+ * VolumeAttachment, so after the target has moved it may name a place where nobody listens any more.
  */
+async function addConnection(
+  { system, machineId, log }: NodeContext,
+  { volume, attachment }: StageRequest,
+): Promise<void> {
+  const { address, port } = attachment.connect;
+  const fields = { "volume.uuid": volume.uuid, address, port };
+  try {
+    if (await connect(system, attachment.connect, machineId)) log.info("volume connected", fields);
+  } catch (error) {
+    if (!isKind(error, "unavailable") || !(await hasUsablePath(system, volume.nqn))) throw error;
+    log.warn("volume keeps its paths: its target cannot be reached at the published address", {
+      ...{ ...fields, error },
+    });
+  }
+}
+
+/** Connects and waits for the device; `isNew` when nothing of the volume was there before. */
 async function attach(
   context: NodeContext,
-  { volume, attachment }: StageRequest,
+  request: StageRequest,
 ): Promise<{ readonly device: NvmeDevice; readonly isNew: boolean }> {
-  const { system, clock, machineId, log } = context;
+  const { system, clock } = context;
+  const { volume, attachment } = request;
   const isNew = (await controllersOf(system, volume.nqn)).length === 0;
-  if (!isNew && (await hasUsablePath(system, volume.nqn))) {
-    const device = await findDevice(system, volume);
-    if (device !== null) {
-      await dropDeadPaths(system, attachment.connect);
-      return { device, isNew };
-    }
-  }
   try {
-    if (await connect(system, attachment.connect, machineId)) {
-      const { address, port } = attachment.connect;
-      log.info("volume connected", { "volume.uuid": volume.uuid, address, port });
-    }
+    await addConnection(context, request);
     const device = await waitForDevice(system, volume, clock);
     await dropDeadPaths(system, attachment.connect);
     return { device, isNew };
