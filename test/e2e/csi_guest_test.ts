@@ -92,6 +92,17 @@ class Guest {
   }
 }
 
+function publishToNode(
+  controller: CsiClient,
+  volumeId: string,
+  volumeContext: Readonly<Record<string, string>> & { readonly fsType: string },
+): Promise<Outcome> {
+  const volumeCapability = mount(volumeContext.fsType);
+  return controller.call("ControllerPublishVolume", {
+    ...{ volumeId, nodeId: NODE, volumeCapability, volumeContext },
+  });
+}
+
 /** Makes the volume and publishes it to the node; the context as the guest needs it. */
 async function provision(
   controller: CsiClient,
@@ -110,12 +121,7 @@ async function provision(
     parameters,
   });
   succeeded([created]);
-  const published = await controller.call("ControllerPublishVolume", {
-    volumeId: uuid,
-    nodeId: NODE,
-    volumeCapability: mount(fsType),
-    volumeContext: parameters,
-  });
+  const published = await publishToNode(controller, uuid, parameters);
   succeeded([published]);
   const { publishContext } = published.reply as { publishContext: Record<string, string> }; // CSI message
   const { uri = "" } = publishContext;
@@ -262,10 +268,31 @@ test("csi-node on a stock kernel keeps a file system through a lost replica, a c
     assert.doesNotMatch(stdout, /verify: bad|err= *[1-9]/);
   }
 
+  // The target of one volume is away for longer than the volume waits: its device is lost, and so is what is mounted.
+  const statsOf = (volumeId: string): Call => [
+    "NodeGetVolumeStats",
+    { volumeId, volumePath: targetOf(volumeId, "a") },
+  ];
+  const device = (
+    await guest.sh(`basename $(findmnt -n -o SOURCE '${targetOf(XFS, "a")}')`)
+  ).trim();
+  await cluster.rest.unpublish(XFS);
+  await guest.sh(`while [ -e /sys/block/${device} ]; do sleep 0.2; done`);
+  const [unattached] = await guest.call([statsOf(XFS)]);
+  assert.match(JSON.stringify(unattached?.reply), /"abnormal":true.*not attached/);
+  succeeded([await publishToNode(controller, XFS, { fsType: "xfs", ioTimeout: "8" })]);
+  const [early, ...again] = await guest.call([
+    stage(XFS, xfs, mount("xfs")), // the kernel mounts no second xfs of that uuid while the pod has the dead one
+    ...[unpublish(XFS, "a"), unpublish(XFS, "a"), stage(XFS, xfs, mount("xfs"))],
+    publish(XFS, "a", mount("xfs")),
+  ]);
+  assert.equal(early?.code, "INTERNAL", early?.message);
+  succeeded(again);
+  await guest.sh(`test "$(cat '${targetOf(XFS, "a")}/file')" = kept`);
+
   // The new plugin knows what the old one did; what is still published is not taken away.
   const [stats, btrfsStats, busy, btrfsBusy, ...down] = await guest.call([
-    ["NodeGetVolumeStats", { volumeId: EXT4, volumePath: targetOf(EXT4, "a") }],
-    ["NodeGetVolumeStats", { volumeId: BTRFS, volumePath: targetOf(BTRFS, "a") }],
+    ...[statsOf(EXT4), statsOf(BTRFS)],
     ...[unstage(EXT4), unstage(BTRFS), unpublish(BTRFS, "b"), unpublish(BTRFS, "b")],
     ...[unpublish(EXT4, "b"), unpublish(XFS, "a"), unpublish(XFS, "a"), unstage(XFS), unstage(XFS)],
     ...[stage(XFS, xfs, block), publish(XFS, "a", block), publish(XFS, "a", block)],
