@@ -7,30 +7,38 @@
  * of a container too.
  */
 import { existsSync } from "node:fs";
-import { cp, mkdir, mkdtemp, readFile, realpath, rm } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readFile, realpath, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { execa } from "execa";
 import { writeMergedArchive } from "./archive.ts";
+import { baseReferences } from "./bases.ts";
 import type { Builder, BuildRequest } from "./builder.ts";
 import { cacheFolder } from "./cache.ts";
 import { debianMirrors, SUITE } from "./machine.ts";
 
-/** The base images named by the Dockerfile. */
-export function baseReferences(dockerfile: string): {
-  readonly debian: string;
-  readonly node: string;
-} {
-  const reference = (name: string): string => {
-    const found = new RegExp(`^ARG ${name}=(\\S+)$`, "m").exec(dockerfile)?.[1];
-    if (found === undefined) throw new Error(`Cannot build: the Dockerfile has no ARG ${name}`);
-    return found;
-  };
-  return { debian: reference("BASE"), node: reference("NODE_BASE") };
-}
-
 /** Layers of earlier builds that are kept for the next; past it all that nothing is named by go. */
 const LAYERS_MAX = 300;
+
+/** Base images older than this are made again: Debian mends its packages. */
+const BASE_DAYS = 14;
+const DAY_MS = 86_400_000;
+
+/** When and with which Node the base images were made; the images themselves carry no time. */
+export type Made = { readonly atMs: number; readonly node: string };
+
+/** @param text of the note beside the storage; null when there is none */
+export function areStale(text: string | null, now: Made): boolean {
+  if (text === null) return true;
+  let made: Partial<Made> | null;
+  try {
+    made = JSON.parse(text) as Partial<Made> | null; // ours, or else it counts as none
+  } catch {
+    return true; // cut short when it was written
+  }
+  const ageMs = now.atMs - (made?.atMs ?? Number.NaN);
+  return made?.node !== now.node || !(ageMs >= 0 && ageMs < BASE_DAYS * DAY_MS);
+}
 
 /** What images of this kind leave out. */
 const LEFT_OUT = ["usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale"];
@@ -38,6 +46,7 @@ const LEFT_OUT = ["usr/share/doc", "usr/share/man", "usr/share/info", "usr/share
 export class Buildah implements Builder {
   readonly #root: string;
   readonly #log: (line: string) => void;
+  #bases: readonly string[] = [];
 
   constructor(root: string, log: (line: string) => void) {
     this.#root = root;
@@ -82,39 +91,73 @@ export class Buildah implements Builder {
     }
   }
 
-  async #ensureBases(): Promise<void> {
-    const { debian, node } = baseReferences(
-      await readFile(path.join(this.#root, "Dockerfile"), "utf8"),
-    );
-    if (!(await this.#has(debian))) {
-      const { main } = await debianMirrors();
-      this.#log(`${debian}: made by debootstrap, about a minute`);
-      const scratch = await mkdtemp(path.join(cacheFolder(), "building-"));
+  async #references() {
+    return baseReferences(await readFile(path.join(this.#root, "Dockerfile"), "utf8"));
+  }
+
+  /** Makes the base images where they are missing or too old; their ids. */
+  async bases(): Promise<readonly string[]> {
+    const { debian, node } = await this.#references();
+    await mkdir(cacheFolder(), { recursive: true });
+    const note = path.join(cacheFolder(), "bases.json");
+    const now: Made = { atMs: Date.now(), node: process.version };
+    const areThere = (await this.#has(debian)) && (await this.#has(node));
+    if (!areThere || areStale(await readFile(note, "utf8").catch(() => null), now)) {
       try {
-        await execa("debootstrap", ["--variant=minbase", SUITE, path.join(scratch, "root"), main]);
-        await this.#commit(
-          "scratch",
-          async (root) => {
-            await execa("cp", ["--archive", `${scratch}/root/.`, `${root}/`]);
-            for (const name of LEFT_OUT)
-              await rm(path.join(root, name), { recursive: true, force: true });
-            await execa("sh", [
-              "-c",
-              'rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/*',
-              "sh",
-              root,
-            ]);
-          },
-          debian,
-        );
-      } finally {
-        await rm(scratch, { recursive: true, force: true });
+        await this.#makeBases({ debian, node });
+        await writeFile(note, JSON.stringify(now)); // last: what was cut short is done again
+      } catch (error) {
+        if (!areThere) throw error;
+        this.#log(`base images: older ones are used, new ones cannot be made: ${String(error)}`);
       }
     }
-    if (!(await this.#has(node))) {
-      this.#log(`${node}: made of the pinned Node and this machine's npm`);
-      await this.#commit(debian, (root) => this.#addNode(root), node);
+    this.#bases = await this.#ids([debian, node]);
+    return this.#bases;
+  }
+
+  #ids(references: readonly string[]): Promise<string[]> {
+    return Promise.all(references.map((reference) => this.#idOf(reference)));
+  }
+
+  async #idOf(reference: string): Promise<string> {
+    return this.#buildah([...["inspect", "--type=image", "--format={{.FromImageID}}"], reference]);
+  }
+
+  /** @throws when another process has made them anew since they were asked for */
+  async #checkBases(): Promise<void> {
+    const { debian, node } = await this.#references();
+    const now = await this.#ids([debian, node]);
+    if (now.join() !== this.#bases.join()) {
+      throw new Error("Cannot build: another build has made the base images anew; run it again");
     }
+  }
+
+  async #makeBases({ debian, node }: { debian: string; node: string }): Promise<void> {
+    const { main } = await debianMirrors();
+    this.#log(`${debian}: made by debootstrap, about a minute`);
+    const scratch = await mkdtemp(path.join(cacheFolder(), "building-"));
+    try {
+      await execa("debootstrap", ["--variant=minbase", SUITE, path.join(scratch, "root"), main]);
+      await this.#commit(
+        "scratch",
+        async (root) => {
+          await execa("cp", ["--archive", `${scratch}/root/.`, `${root}/`]);
+          for (const name of LEFT_OUT)
+            await rm(path.join(root, name), { recursive: true, force: true });
+          await execa("sh", [
+            "-c",
+            'rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/*',
+            "sh",
+            root,
+          ]);
+        },
+        debian,
+      );
+    } finally {
+      await rm(scratch, { recursive: true, force: true });
+    }
+    this.#log(`${node}: made of the pinned Node and this machine's npm`);
+    await this.#commit(debian, (root) => this.#addNode(root), node);
   }
 
   async #addNode(root: string): Promise<void> {
@@ -142,9 +185,7 @@ export class Buildah implements Builder {
   }
 
   async build({ images, secrets, archive }: BuildRequest): Promise<void> {
-    await mkdir(cacheFolder(), { recursive: true });
     await this.#prune();
-    await this.#ensureBases();
     const ccache = path.join(os.homedir(), ".cache/ccache");
     await mkdir(ccache, { recursive: true });
     const layout = `${archive}.layout`;
@@ -159,6 +200,7 @@ export class Buildah implements Builder {
         throw new Error(`Cannot build ${reference}:\n${output.split("\n").slice(-60).join("\n")}`);
       await this.#buildah(["push", "--quiet", reference, `oci:${layout}:${name}`]);
     }
+    await this.#checkBases();
     await writeMergedArchive({ layout, images, archive });
     await rm(layout, { recursive: true, force: true });
   }

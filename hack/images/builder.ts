@@ -14,5 +14,11 @@ export interface BuildRequest {
 }
 
 export interface Builder {
+  /**
+   * What the base images are at present, as parts of a hash; they are there to be built from afterwards.
+   * Why asked first: the same inputs on other bases are another result.
+   */
+  bases(): Promise<readonly string[]>;
+  /** Builds on the bases that were asked for last. */
   build(request: BuildRequest): Promise<void>;
 }

@@ -3,7 +3,8 @@
  * Builds our container images from this checkout: with Docker where there is one, else with buildah.
  * Usage: hack/images/main.ts [--only=agent-core,...] [--tag=TAG]
  *
- * Invariant: the result is named by a hash of everything it was built from; what is there already is not built again.
+ * Invariant: the result is named by a hash of everything it was built from, base images and the code here included; what
+ * is there already is not built again.
  */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -25,19 +26,18 @@ import { imageTable } from "./table.ts";
 export type { BuiltImage } from "./archive.ts";
 
 const root = path.resolve(import.meta.dirname, "../..");
-/** What images are made of, as in .dockerignore. */
-const INPUTS = [
+/** What images are made of (as in .dockerignore), and the code that makes and writes them. */
+export const INPUTS: readonly string[] = [
   ".dockerignore",
   "Dockerfile",
   "LICENSE",
   "agents",
   "engine/native",
   "engine/ts",
-  "hack/images/apt_install.sh",
-  "hack/images/buildah.ts",
-  "hack/images/bundle.ts",
-  "hack/images/collect.sh",
-  "hack/images/programs.ts",
+  ...[
+    ...["apt_install.sh", "archive.ts", "bases.ts", "buildah.ts", "builder.ts", "bundle.ts"],
+    ...["cache.ts", "collect.sh", "docker.ts", "machine.ts", "main.ts", "programs.ts", "table.ts"],
+  ].map((name) => `hack/images/${name}`),
   "package-lock.json",
   "package.json",
 ];
@@ -96,18 +96,19 @@ async function buildFrom(
     log,
   }: { images: readonly WantedImage[]; docker: boolean; log: (line: string) => void },
 ): Promise<readonly BuiltImage[]> {
+  const builder = docker ? new Docker(context, log) : new Buildah(context, log);
   const hash = hashOf([
     ...(await contentsOf(context, INPUTS)),
     JSON.stringify(images),
     docker ? "docker" : "buildah",
     process.arch,
+    ...(await builder.bases()),
   ]);
   const archiveIn = (folder: string) => path.join(folder, "mayastor.tar");
   const { folder, found } = await cached(hash, async (scratch) => {
     const secretsFolder = await mkdtemp(path.join(tmpdir(), "mayastor-build-"));
     try {
       const secrets = await writeSecrets(secretsFolder, { apt: !docker });
-      const builder = docker ? new Docker(context, log) : new Buildah(context, log);
       await builder.build({ images, secrets, archive: archiveIn(scratch) });
     } finally {
       await rm(secretsFolder, { recursive: true, force: true });

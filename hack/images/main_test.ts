@@ -6,8 +6,9 @@ import { App } from "cdk8s";
 import { makeInstall } from "../../infra/config.ts";
 import { addInstallation } from "../../infra/install.ts";
 import { ownVersion } from "../../infra/version.ts";
-import { baseReferences } from "./buildah.ts";
-import { wantedImages } from "./main.ts";
+import { baseReferences } from "./bases.ts";
+import { areStale } from "./buildah.ts";
+import { INPUTS, wantedImages } from "./main.ts";
 import { PROGRAMS } from "./programs.ts";
 
 const root = path.resolve(import.meta.dirname, "../..");
@@ -57,4 +58,29 @@ test("baseReferences are named with a tag, never the newest of whatever there is
     );
   }
   assert.throws(() => baseReferences("FROM scratch"), /the Dockerfile has no ARG BASE/);
+});
+
+test("INPUTS name every file of the code that makes the images", async () => {
+  const found = new Set(["main.ts"]);
+  for (const name of found) {
+    const text = await readFile(path.join(import.meta.dirname, name), "utf8");
+    for (const [, imported = ""] of text.matchAll(/ from "\.\/([\w.]+)";$/gm)) found.add(imported);
+  }
+  assert.ok(found.has("archive.ts") && found.has("docker.ts"), [...found].join(" "));
+  const files = [...found].map((name) => `hack/images/${name}`);
+  assert.deepEqual(
+    files.filter((file) => !INPUTS.includes(file)),
+    [],
+  );
+});
+
+test("areStale() asks for base images again after two weeks, for another Node, and when nothing is known", () => {
+  const DAY_MS = 86_400_000;
+  const now = { atMs: 1000 * DAY_MS, node: "v24.1.0" };
+  const made = (days: number, node = now.node) =>
+    JSON.stringify({ atMs: now.atMs - days * DAY_MS, node });
+  assert.equal(areStale(made(13), now), false);
+  for (const text of [made(14), made(-1), made(1, "v24.0.0"), null, "", "null", "{}", '{"atMs":']) {
+    assert.equal(areStale(text, now), true, String(text));
+  }
 });

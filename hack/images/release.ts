@@ -16,7 +16,8 @@ import { parseArgs } from "node:util";
 import { execa } from "execa";
 import { Type } from "typebox";
 import Value from "typebox/value";
-import { baseReferences } from "./buildah.ts";
+import { baseReferences } from "./bases.ts";
+import { pinned } from "./docker.ts";
 import { PROGRAMS } from "./programs.ts";
 
 const root = path.resolve(import.meta.dirname, "../..");
@@ -28,14 +29,6 @@ const Bases = Type.Object({
   NODE_BASE: Type.String({ pattern: "@sha256:[0-9a-f]{64}$" }),
 });
 const Metadata = Type.Object({ "containerimage.digest": Type.String({ pattern: DIGEST.source }) });
-
-async function pinned(reference: string): Promise<string> {
-  const format = "{{.Manifest.Digest}}";
-  const args = ["buildx", "imagetools", "inspect", reference, "--format", format];
-  const digest = (await execa("docker", args)).stdout.trim();
-  if (!DIGEST.test(digest)) throw new Error(`Cannot pin ${reference}: "${digest}" is no digest`);
-  return `${reference}@${digest}`;
-}
 
 async function pin(): Promise<void> {
   const { debian, node } = baseReferences(await readFile(path.join(root, "Dockerfile"), "utf8"));
