@@ -7,7 +7,7 @@
  *
  * Invariants: a write goes through only while the lock key carries our lease and we are the owner; a lease that
  * expired is granted again under the same id as long as nobody else became owner or stands before us in the queue;
- * somebody else being owner is final (`replaced` is aborted and the process must end). `leads` is false before
+ * a write that failed without an answer takes no effect any more once a later one did; somebody else being owner is final (`replaced` is aborted and the process must end). `leads` is false before
  * another one can lead, by our own clock and without asking anybody: what the store cannot fence asks it.
  */
 import type { Clock } from "../clock.ts";
@@ -27,6 +27,8 @@ const RECONNECT_STEP_MS = 1000;
 const RELEASE_MS_MAX = 1000;
 /** Of the TTL: how much earlier than the store we take our lease to have run out; clocks run unevenly. */
 const MARGIN_PART = 0.1;
+/** A write is refused by a fence of our own at most once per fence; more than these at a time are not to be expected. */
+const WRITE_ATTEMPTS = 4;
 
 export type LeaderLeaseOptions = {
   readonly store: ObjectStore;
@@ -46,6 +48,11 @@ export class LeaderLease {
   readonly #ownerText: string;
   readonly #replaced = new AbortController();
   readonly #closing = new AbortController();
+  /** Of the owner's key, as we wrote it last: every write compares it. */
+  #ownerRevision = 0n;
+  /** The one that the last write without an answer compared: it may still take effect while that is the present one. */
+  #unsureRevision = -1n;
+  #fencing: Promise<void> | null = null;
   #ttlSec: number;
   #held = true;
   /** When the lease runs out unless it is kept again, monotonic: counted from before the store was asked. */
@@ -82,7 +89,12 @@ export class LeaderLease {
       const deadlineMs = clock.monotonicMs() + ttlSec * 1000 + 2 * LOCK_POLL_MS;
       lease.#expiresMs = startMs + ttlSec * 1000;
       let keepAtMs = clock.monotonicMs() + (ttlSec * 1000) / 2;
-      while (!(await lease.#isFirst())) {
+      for (;;) {
+        const place = await lease.#place();
+        if (place === "first") break;
+        if (place === "none") {
+          throw new SvcError("unavailable", "Cannot become leader: the lease ran out; start again");
+        }
         if (clock.monotonicMs() > deadlineMs) {
           throw new SvcError(
             "failed-precondition",
@@ -134,17 +146,57 @@ export class LeaderLease {
    * @throws {SvcError} `unavailable` when we do not, or the store cannot be reached
    */
   async write(ops: readonly StoreOp[]): Promise<void> {
-    await this.#writeWhen([{ target: "value", key: this.#ownerKey, is: this.#ownerText }], ops);
+    for (let attempt = 1; attempt <= WRITE_ATTEMPTS; attempt++) {
+      if (this.#unsureRevision >= this.#ownerRevision) await this.#fence();
+      const revision = this.#ownerRevision;
+      const owner: Compare = { target: "mod", key: this.#ownerKey, is: revision };
+      try {
+        if (await this.#writeWhen([owner], ops)) return;
+      } catch (error) {
+        if (revision > this.#unsureRevision) this.#unsureRevision = revision;
+        throw error;
+      }
+      if (!(await this.#isStillOwner(revision))) break;
+    }
+    this.#held = false;
+    throw new SvcError("unavailable", "Cannot write to the store: the leader lock is lost");
   }
 
-  async #writeWhen(more: readonly Compare[], ops: readonly StoreOp[]): Promise<void> {
+  /** False: nothing was written. After a failure it may have been, or may be by and by. */
+  async #writeWhen(more: readonly Compare[], ops: readonly StoreOp[]): Promise<boolean> {
     if (!this.#held) {
       throw new SvcError("unavailable", "Cannot write to the store: the leader lease is lost");
     }
     const lock: Compare = { target: "lease", key: this.#lockKey, is: this.#leaseId };
-    if (await this.#options.store.txn({ when: [lock, ...more], apply: ops })) return;
-    this.#held = false;
-    throw new SvcError("unavailable", "Cannot write to the store: the leader lock is lost");
+    return await this.#options.store.txn({ when: [lock, ...more], apply: ops });
+  }
+
+  /** A write was refused: true when only the owner's revision had moved, by a fence of our own. */
+  async #isStillOwner(revision: bigint): Promise<boolean> {
+    if (this.#ownerRevision !== revision) return true;
+    const lock = await this.#options.store.get(this.#lockKey);
+    return lock?.lease === this.#leaseId && (await this.#readOwner());
+  }
+
+  /**
+   * Makes sure that no earlier write takes effect from here on: each compares the revision of the owner's key, which
+   * this moves. Those who wait for it wait for the same one.
+   */
+  #fence(): Promise<void> {
+    this.#fencing ??= this.#writeOwner([
+      { target: "value", key: this.#ownerKey, is: this.#ownerText },
+    ]).finally(() => {
+      this.#fencing = null;
+    });
+    return this.#fencing;
+  }
+
+  /** Takes over the revision of the owner's key; false when it is not ours. */
+  async #readOwner(): Promise<boolean> {
+    const entry = await this.#options.store.get(this.#ownerKey);
+    if (entry?.value !== this.#ownerText) return false;
+    if (entry.modRevision > this.#ownerRevision) this.#ownerRevision = entry.modRevision;
+    return true;
   }
 
   async close(): Promise<void> {
@@ -160,24 +212,23 @@ export class LeaderLease {
     timer.abort();
   }
 
-  /** The holder is the oldest key below the lock. */
-  async #isFirst(): Promise<boolean> {
+  /** Where our key stands below the lock: the oldest one holds it. */
+  async #place(): Promise<"first" | "waiting" | "none"> {
     const { store, keys } = this.#options;
     const entries = await store.list(keys.leaseLockPrefix(OWNER));
-    const oldest = entries.reduce<bigint | null>(
-      (least, entry) =>
-        least === null || entry.createRevision < least ? entry.createRevision : least,
-      null,
-    );
     const own = entries.find((entry) => entry.key === this.#lockKey);
-    if (!own) throw new SvcError("unavailable", "Cannot become leader: the lease ran out");
-    return own.createRevision === oldest;
+    if (own?.lease !== this.#leaseId) return "none";
+    return entries.every((entry) => own.createRevision <= entry.createRevision)
+      ? "first"
+      : "waiting";
   }
 
   /** `when`: who may be the owner before. */
   async #writeOwner(when: readonly Compare[]): Promise<void> {
     const op: StoreOp = { op: "put", key: this.#ownerKey, value: this.#ownerText };
-    await this.#writeWhen(when, [op]);
+    if ((await this.#writeWhen(when, [op])) && (await this.#readOwner())) return;
+    this.#held = false;
+    throw new SvcError("unavailable", "Cannot write to the store: the leader lock is lost");
   }
 
   async #keepAlive(): Promise<void> {
@@ -211,10 +262,10 @@ export class LeaderLease {
     const { store, clock, log } = this.#options;
     const askedMs = clock.monotonicMs();
     const remainingSec = await store.leaseKeepAlive(this.#leaseId);
-    const lock = remainingSec > 0 ? await store.get(this.#lockKey) : null;
-    const ours = lock?.lease === this.#leaseId && (await this.#isFirst());
     // Holding the lock is not enough: while it was lost another one may have become owner.
-    if (ours && (await store.get(this.#ownerKey))?.value === this.#ownerText) {
+    const [place, owns] =
+      remainingSec > 0 ? await Promise.all([this.#place(), this.#readOwner()]) : ["none", false];
+    if (place === "first" && owns) {
       this.#held = true;
       this.#kept(askedMs, remainingSec);
       return;
@@ -240,7 +291,7 @@ export class LeaderLease {
       if (!isKind(error, "already-exists", "failed-precondition")) throw error;
     }
     await store.put(this.#lockKey, "", { lease: this.#leaseId });
-    if (!(await this.#isFirst())) {
+    if ((await this.#place()) !== "first") {
       // Somebody stands before us and is about to become owner. We leave the queue: else our own key, bound to
       // a lease that lives, would look like the lock we once held.
       await store.leaseRevoke(this.#leaseId);

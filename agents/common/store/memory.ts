@@ -19,8 +19,11 @@ import type {
 } from "./mod.ts";
 
 export type StoreCall = { readonly call: string; readonly keys: readonly string[] };
-/** "before": nothing happens; "after": it happened but the caller is told it failed. */
-export type StoreFault = (call: StoreCall) => "none" | "before" | "after";
+/**
+ * "before": nothing happens; "after": it happened but the caller is told it failed; "late": the caller is told it failed,
+ * and it happens at the next deliverLate().
+ */
+export type StoreFault = (call: StoreCall) => "none" | "before" | "after" | "late";
 
 type Watcher = { readonly prefix: string; readonly onEvent: (event: StoreEvent) => void };
 type Lease = { readonly ttlSec: number; expiresMs: number };
@@ -32,6 +35,7 @@ export class MemoryStore implements ObjectStore {
   readonly #watchers = new Set<Watcher>();
   #revision = 1n;
   #nextLease = 0x5e6787b9b88c0000n;
+  readonly #late: (() => void)[] = [];
   fault: StoreFault = () => "none";
 
   constructor(clock: Clock = systemClock) {
@@ -120,6 +124,14 @@ export class MemoryStore implements ObjectStore {
     return this.#call("leaseRevoke", [], () => this.#drop(id));
   }
 
+  /** What was on its way arrives. */
+  deliverLate(): void {
+    for (const work of this.#late.splice(0)) {
+      this.#expire();
+      work();
+    }
+  }
+
   async close(): Promise<void> {
     this.#watchers.clear();
   }
@@ -129,6 +141,10 @@ export class MemoryStore implements ObjectStore {
     const fault = this.fault({ call, keys });
     const failure = () => new SvcError("unavailable", `Cannot reach the store: ${call} failed`);
     if (fault === "before") throw failure();
+    if (fault === "late") {
+      this.#late.push(() => void work());
+      throw failure();
+    }
     this.#expire();
     const result = work();
     if (fault === "after") throw failure();

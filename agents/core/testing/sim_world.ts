@@ -53,7 +53,7 @@ export class SimWorld {
     if (rig.store instanceof MemoryStore) {
       rig.store.fault = ({ call: name }) => {
         if (this.#calm || name !== "txn" || !this.#chance(1)) return "none";
-        return this.#chance(50) ? "before" : "after";
+        return this.#pick(["before", "after", "late"] as const) ?? "before";
       };
     }
   }
@@ -91,6 +91,8 @@ export class SimWorld {
   }
 
   async #step(): Promise<void> {
+    const { store } = this.#rig;
+    if (store instanceof MemoryStore && this.#chance(20)) store.deliverLate();
     const roll = this.#random.uint32() % 100;
     if (roll < 35) await this.#write();
     else if (roll < 60) await this.#reconcile();
@@ -289,6 +291,7 @@ export class SimWorld {
     this.#note("all is well again");
     this.#calm = true;
     const rig = this.#rig;
+    if (rig.store instanceof MemoryStore) rig.store.deliverLate();
     for (const engine of rig.cluster.engines) {
       if (!engine.alive) engine.restart();
       Object.assign(engine, { reachable: true, linked: true });
