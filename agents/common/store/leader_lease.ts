@@ -55,8 +55,11 @@ export class LeaderLease {
   #fencing: Promise<void> | null = null;
   #ttlSec: number;
   #held = true;
-  /** When the lease runs out unless it is kept again, monotonic: counted from before the store was asked. */
-  #expiresMs = Number.NEGATIVE_INFINITY;
+  /**
+   * When the lease runs out unless it is kept again, counted from before the store was asked. By both clocks: the
+   * monotonic one stands still while a machine is suspended, the wall clock may be set back.
+   */
+  #expiresMs: Clocks = { monotonic: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY };
   #keeper: Promise<void> = Promise.resolve();
 
   private constructor(options: LeaderLeaseOptions, leaseId: bigint, ttlSec: number) {
@@ -80,14 +83,14 @@ export class LeaderLease {
   static async acquire(options: LeaderLeaseOptions, signal: AbortSignal): Promise<LeaderLease> {
     const { store, clock, ttlMs } = options;
     const wantedTtlSec = Math.max(1, Math.ceil(ttlMs / 1000));
-    const startMs = clock.monotonicMs();
+    const started = readClocks(clock);
     const { id, ttlSec } = await store.leaseGrant({ ttlSec: wantedTtlSec });
     const lease = new LeaderLease(options, id, ttlSec);
     try {
       await store.put(lease.#lockKey, "", { lease: id });
       // One poll more than a TTL: a dead holder's lease has surely run out by then.
       const deadlineMs = clock.monotonicMs() + ttlSec * 1000 + 2 * LOCK_POLL_MS;
-      lease.#expiresMs = startMs + ttlSec * 1000;
+      lease.#kept(started, ttlSec);
       let keepAtMs = clock.monotonicMs() + (ttlSec * 1000) / 2;
       for (;;) {
         const place = await lease.#place();
@@ -102,8 +105,8 @@ export class LeaderLease {
           );
         }
         if (clock.monotonicMs() > keepAtMs) {
-          const askedMs = clock.monotonicMs();
-          lease.#kept(askedMs, await store.leaseKeepAlive(id));
+          const asked = readClocks(clock);
+          lease.#kept(asked, await store.leaseKeepAlive(id));
           keepAtMs += (ttlSec * 1000) / 2;
         }
         await clock.sleep(LOCK_POLL_MS, signal);
@@ -129,11 +132,9 @@ export class LeaderLease {
   get leads(): boolean {
     const { clock } = this.#options;
     const marginMs = this.#ttlSec * 1000 * MARGIN_PART;
-    return (
-      this.#held &&
-      !this.#replaced.signal.aborted &&
-      clock.monotonicMs() < this.#expiresMs - marginMs
-    );
+    const { monotonic, wall } = this.#expiresMs;
+    const runs = clock.monotonicMs() < monotonic - marginMs && clock.now() < wall - marginMs;
+    return runs && this.#held && !this.#replaced.signal.aborted;
   }
 
   /** Aborted when another instance took over: end the process. */
@@ -260,14 +261,14 @@ export class LeaderLease {
 
   async #renew(): Promise<void> {
     const { store, clock, log } = this.#options;
-    const askedMs = clock.monotonicMs();
+    const asked = readClocks(clock);
     const remainingSec = await store.leaseKeepAlive(this.#leaseId);
     // Holding the lock is not enough: while it was lost another one may have become owner.
     const [place, owns] =
       remainingSec > 0 ? await Promise.all([this.#place(), this.#readOwner()]) : ["none", false];
     if (place === "first" && owns) {
       this.#held = true;
-      this.#kept(askedMs, remainingSec);
+      this.#kept(asked, remainingSec);
       return;
     }
     this.#held = false;
@@ -299,14 +300,23 @@ export class LeaderLease {
     }
     this.#held = true;
     await this.#writeOwner([unchanged(this.#ownerKey, entry)]);
-    const askedMs = clock.monotonicMs();
-    this.#kept(askedMs, await store.leaseKeepAlive(this.#leaseId));
+    const asked = readClocks(clock);
+    this.#kept(asked, await store.leaseKeepAlive(this.#leaseId));
   }
 
-  /** `askedMs`: before the store was asked; what it answers counts from some time after. */
-  #kept(askedMs: number, remainingSec: number): void {
-    if (remainingSec > 0) this.#expiresMs = askedMs + remainingSec * 1000;
+  /** `asked`: before the store was asked; what it answers counts from some time after. */
+  #kept(asked: Clocks, remainingSec: number): void {
+    if (remainingSec <= 0) return;
+    const ms = remainingSec * 1000;
+    this.#expiresMs = { monotonic: asked.monotonic + ms, wall: asked.wall + ms };
   }
+}
+
+/** ms */
+type Clocks = { readonly monotonic: number; readonly wall: number };
+
+function readClocks(clock: Clock): Clocks {
+  return { monotonic: clock.monotonicMs(), wall: clock.now() };
 }
 
 /** Holds while the key is as it was read. */

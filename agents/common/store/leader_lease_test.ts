@@ -11,8 +11,17 @@ import type { ObjectStore, Txn } from "./mod.ts";
 
 const TTL_MS = 30_000;
 
+/** A machine that was suspended: only the wall clock went on. */
+class SleepyClock extends ManualClock {
+  sleptMs = 0;
+
+  override now(): number {
+    return super.now() + this.sleptMs;
+  }
+}
+
 function rig() {
-  const clock = new ManualClock();
+  const clock = new SleepyClock();
   const store = new MemoryStore(clock);
   const keys = storeKeys({ clusterUid: "c", namespace: "mayastor" });
   const signal = new AbortController().signal;
@@ -195,6 +204,27 @@ describe("LeaderLease", () => {
     assert.equal((await store.get("/other"))?.value, "b");
     await lease.write(put("after it"));
     assert.equal((await store.get("/spec"))?.value, "after it");
+    await lease.close();
+  });
+
+  test("leads is false before the lease can have run out, until it was kept again", async () => {
+    const { clock, acquire } = rig();
+    const link = { cut: false };
+    const lease = await acquire("one", { link });
+    assert.equal(lease.leads, true);
+    link.cut = true;
+    await clock.advance(TTL_MS * 0.85);
+    assert.equal(lease.leads, true);
+    await clock.advance(TTL_MS * 0.1);
+    assert.equal(lease.leads, false);
+    link.cut = false;
+    await clock.advance(TTL_MS / 2);
+    await clock.advance(TTL_MS / 2);
+    assert.equal(lease.leads, true);
+    clock.sleptMs = TTL_MS;
+    assert.equal(lease.leads, false, "the machine slept");
+    await clock.advance(TTL_MS / 2);
+    assert.equal(lease.leads, true);
     await lease.close();
   });
 
