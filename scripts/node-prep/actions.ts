@@ -19,16 +19,29 @@ interface Named {
 
 export type Action =
   | (Named & { kind: "file"; path: string; content: string })
+  | (Named & {
+      kind: "line";
+      path: string;
+      /** Added at the end of a file that is somebody else's. */
+      line: string;
+      /** Says whether a file, its first argument, can be loaded. */
+      check: string;
+    })
   | (Named & { kind: "live"; path: string; value: string })
   | (Named & {
       kind: "run";
       command: string;
-      /** Takes the command back, when its files were changed again since. */
+      /**
+       * Takes the command back, when its files were changed again since. What it leaves it says on
+       * descriptor 3.
+       */
       revert: string;
       /** Makes the restored files count, when they were restored byte by byte. */
       refresh: string;
       touches: readonly string[];
     })
+  /** Packages: undo leaves them, and a failure doesn't keep the rest from being done. */
+  | (Named & { kind: "install"; command: string })
   | (Named & { kind: "label"; node: string });
 
 export const JOURNAL = "/var/lib/mayastor/node-prep";
@@ -40,20 +53,22 @@ const nodeScript = (name: string): string =>
 const prelude = () =>
   `set -u\nunset CDPATH\nexport LC_ALL=C\nPATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin\n${assignments({ JOURNAL })}`;
 
+const changing = () => `${prelude()}${nodeScript("state")}\n${nodeScript("journal")}`;
+
 /** Prints the node's facts; changes nothing. */
 export function probeScript(files: readonly string[]): string {
   const values = assignments({ PORTS: PORTS.join(" "), FILES: files.join(" ") });
-  return `${prelude()}${values}${nodeScript("probe")}\nprobe\n`;
+  return `${prelude()}${values}${nodeScript("state")}\n${nodeScript("probe")}\nprobe\n`;
 }
 
 /** Makes the changes, each journalled first. */
 export function applyScript(actions: readonly Action[]): string {
-  return `${prelude()}${nodeScript("journal")}\nlock\njournal_init\n${actions.map(call).join("\n")}\nsay finished\n`;
+  return `${changing()}\nlock\njournal_init\n${actions.map(call).join("\n")}\nsay finished\n`;
 }
 
 /** Takes back everything the journal holds. */
 export function undoScript(): string {
-  return `${prelude()}${nodeScript("journal")}\n${nodeScript("undo")}\nlock\nundo_all\nsay finished\n`;
+  return `${changing()}\n${nodeScript("undo")}\nlock\nundo_all\nsay finished\n`;
 }
 
 function call(action: Action): string {
@@ -63,6 +78,10 @@ function call(action: Action): string {
       const data = Buffer.from(action.content).toString("base64");
       return `put_file ${words(action.name, action.path, FILE_MODE, data)}`;
     }
+    case "line":
+      return `put_line ${words(action.name, action.path, action.line, action.check)}`;
+    case "install":
+      return `install ${words(action.name, action.command)}`;
     case "live":
       return `set_live ${words(action.name, action.path, action.value)}`;
     case "run": {

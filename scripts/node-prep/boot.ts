@@ -117,7 +117,7 @@ function actionsFor(facts: Facts, args: readonly string[]): Action[] | undefined
     facts.bootArgs.length > 0 &&
     facts.bootArgs.every((line) => args.every((arg) => line.split(/\s+/).includes(arg)));
   const settled = atBoot && !isPending(facts, GRUB_STEP);
-  if (usesGrubby(facts)) return settled ? [] : [grubby(args)];
+  if (usesGrubby(facts)) return settled ? [] : [grubby(facts, args)];
   if (!facts.tools.has("update-grub") || facts.grubConfig === undefined) {
     return atBoot ? [] : undefined;
   }
@@ -141,21 +141,35 @@ function actionsFor(facts: Facts, args: readonly string[]): Action[] | undefined
   return [...dropIn, update];
 }
 
-function grubby(args: readonly string[]): Action {
+function grubby(facts: Facts, args: readonly string[]): Action {
   const keys = args.map((arg) => arg.slice(0, arg.indexOf("="))).join(" ");
   return {
     kind: "run",
     name: GRUB_STEP,
     what: `grubby: ${args.join(" ")}`,
     command: `grubby --update-kernel=ALL --remove-args="${keys}" && grubby --update-kernel=ALL --args="${args.join(" ")}"`,
-    revert: `grubby --update-kernel=ALL --remove-args="isolcpus ${MULTIPATH}"`,
+    revert: ["isolcpus", MULTIPATH].map((key) => earlierArgument(facts, key)).join(" && "),
     refresh: "",
     touches: [
       "/etc/default/grub",
       "/etc/kernel/cmdline",
-      "/boot/grub2/grubenv",
+      // GRUB itself writes there at every boot: only where the kernels' arguments are kept in it.
+      ...(facts.bootArgsInGrubenv ? ["/boot/grub2/grubenv"] : []),
       "/boot/grub2/grub.cfg",
       "/boot/loader/entries/*.conf",
     ],
   };
+}
+
+/** What gives an argument back as the kernels have it now: the operator's own value, or none. */
+function earlierArgument({ bootArgs }: Facts, key: string): string {
+  const values = new Set(
+    bootArgs.map((line) => line.split(/\s+/).find((word) => word.startsWith(`${key}=`)) ?? ""),
+  );
+  const [value = ""] = values;
+  if (values.size > 1 || !/^[\w.=,:-]*$/.test(value)) {
+    return `echo "${key}: the kernels had different values before; set them with grubby" >&3`;
+  }
+  const remove = `grubby --update-kernel=ALL --remove-args="${key}"`;
+  return value === "" ? remove : `${remove} && grubby --update-kernel=ALL --args="${value}"`;
 }

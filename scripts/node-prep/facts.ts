@@ -27,7 +27,8 @@ export interface Disk {
   readonly path: string;
 }
 
-export type EntryState = "done" | "pending" | "leftover";
+/** changed: a file of ours that somebody wrote to since; leftover: half made or half undone. */
+export type EntryState = "done" | "pending" | "changed" | "leftover";
 
 export interface Facts {
   readonly os: { id: string; like: readonly string[]; version: string; ostree: boolean };
@@ -43,6 +44,8 @@ export interface Facts {
   /** vm.nr_hugepages by the file that sets it. */
   readonly sysctlPages: ReadonlyMap<string, number>;
   readonly nvmeTcp: "loaded" | "builtin" | "available" | "missing";
+  /** Those of ext4 and xfs that the kernel has, loaded or as modules. */
+  readonly fileSystems: ReadonlySet<string>;
   readonly nvmeCoreLoaded: boolean;
   readonly multipath: string | undefined;
   readonly files: ReadonlyMap<string, Buffer | undefined>;
@@ -51,6 +54,8 @@ export interface Facts {
   readonly tools: ReadonlySet<string>;
   /** The command lines of the next boot's kernels. */
   readonly bootArgs: readonly string[];
+  /** The boot entries take their arguments from GRUB's environment block. */
+  readonly bootArgsInGrubenv: boolean;
   readonly isolcpusFiles: readonly string[];
   /** `free`, or the command line of who listens. */
   readonly ports: ReadonlyMap<number, string>;
@@ -58,6 +63,10 @@ export interface Facts {
     | { kind: "none" }
     | { kind: "ufw" | "firewalld" | "nftables"; place: string; config: string; rules: string[] };
   readonly firewallTarget: string;
+  /** firewalld's zones in use besides the default one. */
+  readonly firewallZones: readonly string[];
+  /** Rules of iptables' older kind drop input. */
+  readonly firewallLegacy: boolean;
   readonly disks: readonly Disk[];
   readonly xfsprogs: boolean;
   readonly packageTool: string | undefined;
@@ -105,6 +114,7 @@ export function parseFacts(lines: readonly string[]): Facts {
     hugepages: total === undefined ? undefined : { total, free: number("hugepages.free") ?? 0 },
     sysctlPages: new Map(under("sysctl.").map(([file, pages]) => [file, Number(pages)])),
     nvmeTcp: oneOf(text("nvme_tcp"), ["loaded", "builtin", "available", "missing"]),
+    fileSystems: new Set(under("fs.").map(([system]) => system)),
     nvmeCoreLoaded: text("nvme_core") === "loaded",
     multipath: values.get("multipath"),
     files: new Map(
@@ -117,6 +127,7 @@ export function parseFacts(lines: readonly string[]): Facts {
     grubConfig: values.get("grub.cfg"),
     tools: new Set(under("tool.").map(([tool]) => tool)),
     bootArgs: under("boot.args.").map(([, args]) => args),
+    bootArgsInGrubenv: text("boot.grubenv") === "yes",
     isolcpusFiles: under("isolcpus.").map(([file]) => file),
     ports: new Map(under("port.").map(([port, owner]) => [Number(port), owner])),
     firewall:
@@ -129,13 +140,15 @@ export function parseFacts(lines: readonly string[]): Facts {
             rules: under("firewall.rule.").map(([, rule]) => rule),
           },
     firewallTarget: text("firewall.target"),
+    firewallZones: text("firewall.zones").split(" ").filter(Boolean),
+    firewallLegacy: text("firewall.legacy") === "yes",
     disks: under("disk.").map(([name, value]) => parseDisk(name, value)),
     xfsprogs: text("xfsprogs") === "yes",
     packageTool: values.get("package.tool"),
     journal: new Map(
       under("journal.").map(([name, state]) => [
         name,
-        oneOf(state, ["done", "pending", "leftover"]),
+        oneOf(state, ["done", "pending", "changed", "leftover"]),
       ]),
     ),
     labelledNode: under("label.")[0]?.[1],

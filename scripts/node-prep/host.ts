@@ -63,19 +63,27 @@ async function prepare(task: HostTask): Promise<HostResult> {
     const error = "a check failed: nothing was changed";
     return { name, status: "failed", checks: before.checks, changes: [], error };
   }
-  const unfinished = [...before.facts.journal.values()].some((state) => state !== "done");
-  if (task.mode === "check" || (before.actions.length === 0 && !unfinished)) {
+  const leftovers = [...before.facts.journal.values()].includes("leftover");
+  if (task.mode === "check" || (before.actions.length === 0 && !leftovers)) {
     return verdict(name, before.checks, changes, task.mode === "check" ? "would-change" : "failed");
   }
   progress(`applying ${before.actions.length} changes`);
-  await runChecked(task, applyScript(before.actions), "apply");
+  const applied = await runChecked(task, applyScript(before.actions), "apply");
   for (const action of before.actions) {
     if (action.kind === "label") await addLabel(task.kubectl, action.node);
   }
   progress("verifying");
   const after = await look(task);
-  return verdict(name, after.checks, changes, "failed");
+  const result = verdict(name, after.checks, changes, "failed");
+  const left = said(applied).filter((line) => line.startsWith("left "));
+  return result.error === undefined
+    ? result
+    : { ...result, error: [result.error, ...left].join("\n") };
 }
+
+const PREFIX = "node-prep: ";
+const said = ({ lines }: RemoteResult): string[] =>
+  lines.filter((line) => line.startsWith(PREFIX)).map((line) => line.slice(PREFIX.length));
 
 /** `ifChange`: what a check that still wants a change makes of the node. */
 function verdict(
@@ -131,21 +139,20 @@ async function undo(task: HostTask): Promise<HostResult> {
     if (text !== undefined) checks.push({ name: "label", status: "manual", text });
   }
   progress(`undoing ${entries.length} changes`);
-  const { lines } = await runChecked(task, undoScript(), "undo");
-  const said = lines.map((line) => line.replace(/^node-prep: /, ""));
-  for (const line of said.filter((text) => text.startsWith("kept "))) {
+  const lines = said(await runChecked(task, undoScript(), "undo"));
+  for (const line of lines.filter((text) => text.startsWith("kept "))) {
     checks.push({ name: "undo", status: "manual", text: line });
   }
   const after = await probe(task);
   const status = after.journal.size === 0 ? "undone" : "failed";
-  const changes = said.filter((line) => line.startsWith("undone ") && line !== "undone all");
+  const changes = lines.filter((line) => line.startsWith("undone ") && line !== "undone all");
   const error = status === "failed" ? `${JOURNAL} still has entries: run --undo again` : undefined;
   return { name, status, checks, changes, error };
 }
 
 async function runChecked(task: HostTask, script: string, verb: string): Promise<RemoteResult> {
   const onLine = (line: string) => {
-    if (line.startsWith("node-prep: ")) task.progress(line.slice("node-prep: ".length));
+    if (line.startsWith(PREFIX)) task.progress(line.slice(PREFIX.length));
   };
   const { run, signal } = task;
   const result = await run(script, { signal, onLine });

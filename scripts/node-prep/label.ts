@@ -38,7 +38,12 @@ export async function addLabel(kubectl: Kubectl, node: string): Promise<void> {
 /** Takes the label away. Returns what a person must do instead, when there is no kubectl. */
 export async function removeLabel(kubectl: Kubectl, node: string): Promise<string | undefined> {
   if (!kubectl) return `kubectl label node ${node} ${ENGINE_LABEL}-`;
-  await run(kubectl, ["label", "node", node, `${ENGINE_LABEL}-`]);
+  try {
+    await run(kubectl, ["label", "node", node, `${ENGINE_LABEL}-`]);
+  } catch (error) {
+    // A node that left the cluster took its label along.
+    if (!(error instanceof SvcError && error.kind === "not-found")) throw error;
+  }
   return undefined;
 }
 
@@ -50,7 +55,8 @@ async function run({ program, args }: NonNullable<Kubectl>, words: string[]): Pr
   })`${program} ${args} ${words}`;
   if (done.exitCode !== 0) {
     const why = done.stderr.trim().split("\n").at(-1) ?? "";
-    throw new SvcError("unavailable", `Cannot run kubectl ${words.join(" ")}: ${why}`);
+    const kind = done.stderr.includes("(NotFound)") ? "not-found" : "unavailable";
+    throw new SvcError(kind, `Cannot run kubectl ${words.join(" ")}: ${why}`);
   }
   return done.stdout.trim();
 }

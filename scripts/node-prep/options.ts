@@ -176,17 +176,57 @@ function cpusOf(list: string | undefined): number[] | undefined {
   return cpus;
 }
 
-/** A network in CIDR form whose host part is zero. */
+/** A network in CIDR form whose host part is zero, in the spelling that ufw, firewalld and nft list. */
 function networkOf(given: string | undefined): string | undefined {
   if (given === undefined) return undefined;
-  const [address = "", bits = ""] = given.split("/");
+  const [address = "", bits = "", ...rest] = given.split("/");
   const family = isIP(address);
   const max = family === 4 ? 32 : 128;
-  if (family === 0 || !/^[0-9]{1,3}$/.test(bits) || Number(bits) > max) {
+  const scoped = address.includes("%");
+  if (family === 0 || scoped || rest.length > 0 || !/^[0-9]{1,3}$/.test(bits) || +bits > max) {
     throw invalid(`Cannot open the firewall to "${given}": give a network such as 10.0.0.0/24`);
   }
-  return `${address.toLowerCase()}/${Number(bits)}`;
+  const value = addressBits(address, family);
+  const host = BigInt(max - Number(bits));
+  const network = `${addressText((value >> host) << host, family)}/${Number(bits)}`;
+  if ((value >> host) << host !== value) {
+    throw invalid(
+      `Cannot open the firewall to "${given}": that is one address of the network ${network}; give the network`,
+    );
+  }
+  return network;
 }
+
+function addressBits(address: string, family: number): bigint {
+  if (family === 4) {
+    return address.split(".").reduce((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
+  }
+  const groups = (part: string) => (part === "" ? [] : part.split(":"));
+  const [head = "", tail] = shortened(address).split("::");
+  const [first, last] = [groups(head), groups(tail ?? "")];
+  const zeros = Array.from({ length: 8 - first.length - last.length }, () => "0");
+  return [...first, ...zeros, ...last].reduce(
+    (sum, group) => (sum << 16n) | BigInt(`0x${group}`),
+    0n,
+  );
+}
+
+function addressText(value: bigint, family: number): string {
+  const parts = (count: number, bits: bigint) =>
+    Array.from(
+      { length: count },
+      (_, index) => (value >> (bits * BigInt(count - 1 - index))) & ((1n << bits) - 1n),
+    );
+  if (family === 4) return parts(4, 8n).join(".");
+  return shortened(
+    parts(8, 16n)
+      .map((group) => group.toString(16))
+      .join(":"),
+  );
+}
+
+/** RFC 5952, as URLs write it. */
+const shortened = (address: string): string => new URL(`http://[${address}]`).hostname.slice(1, -1);
 
 function hostsOf(file: string): string[] {
   let lines: string[];

@@ -5,7 +5,7 @@
  * Invariants: an action is planned only for what isn't as wanted (a second run plans nothing); a node with
  * a failed check is not changed; nothing here ever writes to a disk that could hold data.
  */
-import type { Action } from "./actions.ts";
+import { type Action, JOURNAL } from "./actions.ts";
 import { planBoot } from "./boot.ts";
 import {
   type Check,
@@ -16,7 +16,7 @@ import {
   type Plan,
   WRITTEN_BY,
 } from "./checks.ts";
-import type { Facts } from "./facts.ts";
+import { type Facts, parseCpuList } from "./facts.ts";
 import { planFirewall } from "./firewall.ts";
 import { PORTS, type Wanted } from "./options.ts";
 
@@ -25,8 +25,23 @@ export const HUGEPAGES_FILE = "/etc/sysctl.d/90-mayastor-hugepages.conf";
 export const MODULES_FILE = "/etc/modules-load.d/mayastor.conf";
 export const MODPROBE_FILE = "/etc/modprobe.d/mayastor.conf";
 
+/**
+ * The kernel counts no use of nvme_tcp for a connected controller: a mounted multipath volume doesn't keep the
+ * module, and unloading it deletes every controller, ours or not, with what was still to be written.
+ */
+export const UNLOAD = `for transport in /sys/class/nvme/*/transport; do
+  if [ -e "$transport" ] && [ "$(cat "$transport")" = tcp ]; then
+    echo "NVMe/TCP controllers are connected: nvme-tcp is unloaded at the next reboot" >&3
+    exit 0
+  fi
+done
+modprobe -r -q nvme_tcp || true`;
+
 /** The documented minimum. */
 const KERNEL_MIN = [5, 13] as const;
+/** The documented minimum for an io-engine alone. */
+const CPUS_MIN = 2;
+const MEMORY_MIN_MIB = 1024;
 /** Above this share of the memory the node itself has no room left. */
 const HUGEPAGES_SHARE_MAX = 0.9;
 
@@ -42,10 +57,26 @@ export function planNode(facts: Facts, wanted: Wanted): Plan {
     planDisks(facts),
     planPackages(facts, wanted),
   ];
+  const actions = parts.flatMap((part) => part.actions);
   return {
-    checks: parts.flatMap(({ checks }) => checks),
-    actions: parts.flatMap(({ actions }) => actions),
+    checks: [...parts.flatMap(({ checks }) => checks), ...conflicts(facts, actions)],
+    actions,
   };
+}
+
+/** Files of ours that would be written again although somebody changed them since. */
+function conflicts({ journal }: Facts, actions: readonly Action[]): Check[] {
+  return actions.flatMap((action) =>
+    action.kind === "file" && journal.get(action.name) === "changed"
+      ? [
+          {
+            name: "changed file",
+            status: "fail" as const,
+            text: `${action.path} was changed since node-prep wrote it: move the change to a file of its own, then put back ${JOURNAL}/${action.name}/before (or remove the file where there is none)`,
+          },
+        ]
+      : [],
+  );
 }
 
 function planSystem(facts: Facts): Plan {
@@ -75,9 +106,38 @@ function planSystem(facts: Facts): Plan {
         text: old ? `${kernel} is older than ${KERNEL_MIN.join(".")}` : kernel,
       },
       cpu,
+      ...planResources(facts),
     ],
     actions: [],
   };
+}
+
+/** What io-engine asks for besides; too little is for a person to judge, and doesn't keep a node from being prepared. */
+function planResources({ cpusPossible, memoryKib, fileSystems }: Facts): Check[] {
+  const cpus = parseCpuList(cpusPossible).length;
+  const mib = Math.floor(memoryKib / 1024);
+  const few = [
+    ...(cpus < CPUS_MIN ? [`${cpus} CPU of ${CPUS_MIN}`] : []),
+    ...(mib < MEMORY_MIN_MIB ? [`${mib} MiB of memory of ${MEMORY_MIN_MIB}`] : []),
+  ];
+  const systems = ["ext4", "xfs"].filter((system) => fileSystems.has(system));
+  const checks: Check[] = [
+    few.length > 0
+      ? {
+          name: "resources",
+          status: "warn",
+          text: `${few.join(", ")} that an io-engine asks for itself`,
+        }
+      : { name: "resources", status: "ok", text: `${cpus} CPUs, ${mib} MiB of memory` },
+    systems.includes("ext4")
+      ? { name: "file systems", status: "ok", text: systems.join(", ") }
+      : {
+          name: "file systems",
+          status: "warn",
+          text: `no ext4 module: volumes can be ${["raw block", ...systems].join(" and ")} only`,
+        },
+  ];
+  return checks;
 }
 
 function planModules(facts: Facts): Plan {
@@ -95,7 +155,6 @@ function planModules(facts: Facts): Plan {
     path: MODPROBE_FILE,
     content: `${WRITTEN_BY}options nvme_core multipath=Y\n`,
   });
-  const unload = "modprobe -r -q nvme_tcp || true";
   const load: Action[] =
     facts.nvmeTcp === "available" || isPending(facts, "14-nvme-tcp")
       ? [
@@ -104,8 +163,8 @@ function planModules(facts: Facts): Plan {
             name: "14-nvme-tcp",
             what: "load nvme-tcp",
             command: "modprobe nvme-tcp",
-            revert: unload,
-            refresh: unload,
+            revert: UNLOAD,
+            refresh: UNLOAD,
             touches: [],
           },
         ]
@@ -174,6 +233,12 @@ function planHugepages(facts: Facts, { hugepages: pages }: Wanted): Plan {
       ? { name, status: "reboot", text: `${total} of ${want}: memory is fragmented` }
       : check(name, [...persist, ...now], `${total} reserved, ${want} at boot`),
   ];
+  // They are to be io-engine's alone; what it has taken itself counts.
+  const { free } = facts.hugepages;
+  if (now.length === 0 && free < pages && !isEngine(facts.ports.get(PORTS[0]) ?? "")) {
+    const text = `${free} of ${total} are free: other programs use the rest, and io-engine is to have ${pages} for itself`;
+    checks.push({ name: "hugepages free", status: "warn", text });
+  }
   if (stronger) {
     const text = `${stronger[0]} sets vm.nr_hugepages=${stronger[1]}, which wins at boot: change it there`;
     checks.push({ name: "hugepages at boot", status: "manual", text });
@@ -181,12 +246,14 @@ function planHugepages(facts: Facts, { hugepages: pages }: Wanted): Plan {
   return { checks, actions: [...persist, ...now] };
 }
 
+const isEngine = (owner: string): boolean => /\bio-engine\b|engine\/ts\/main/.test(owner);
+
 function planPorts(facts: Facts): Plan {
   const checks = PORTS.map((port): Check => {
     const name = `port ${port}`;
     const owner = facts.ports.get(port) ?? "unknown";
     if (owner === "free") return { name, status: "ok", text: "free" };
-    if (/\bio-engine\b|engine\/ts\/main/.test(owner)) {
+    if (isEngine(owner)) {
       return { name, status: "ok", text: "held by io-engine" };
     }
     return { name, status: "fail", text: `in use by ${owner.trim() || "unknown"}` };
@@ -215,25 +282,18 @@ const sizeText = (mib: number): string =>
 function planPackages(facts: Facts, { installPackages }: Wanted): Plan {
   const name = "xfsprogs";
   const tool = facts.packageTool;
-  if (facts.xfsprogs && !isPending(facts, "50-xfsprogs")) {
-    return one({ name, status: "ok", text: "installed" });
-  }
+  if (facts.xfsprogs) return one({ name, status: "ok", text: "installed" });
   if (!installPackages || facts.os.ostree || tool === undefined) {
     return one({ name, status: "warn", text: "not installed: needed for xfs volumes only" });
   }
+  // A fresh node has no lists of packages yet, or is updating itself; one broken source doesn't matter here.
+  const apt = "apt-get -o DPkg::Lock::Timeout=300";
   const command =
     tool === "apt-get"
-      ? "DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends xfsprogs"
+      ? `${apt} update; DEBIAN_FRONTEND=noninteractive ${apt} install -y --no-install-recommends xfsprogs`
       : `${tool} install -y xfsprogs`;
-  const action: Action = {
-    kind: "run",
-    name: "50-xfsprogs",
-    what: "install xfsprogs (undo leaves it)",
-    command,
-    revert: "",
-    refresh: "",
-    touches: [],
-  };
+  const what = "install xfsprogs (undo leaves it)";
+  const action: Action = { kind: "install", name: "50-xfsprogs", what, command };
   return { checks: [check(name, [action], "")], actions: [action] };
 }
 

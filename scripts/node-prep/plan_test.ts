@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { parseFacts } from "./facts.ts";
+import { declaresChain } from "./firewall.ts";
 import type { Wanted } from "./options.ts";
 import { planNode } from "./plan.ts";
 
@@ -98,7 +99,9 @@ const nft = {
   firewall: "nftables",
   "firewall.chain": "inet filter input",
   "firewall.conf": "/etc/nftables.conf",
-  "file./etc/nftables.conf": base64("flush ruleset\ntable inet filter {}"),
+  "file./etc/nftables.conf": base64(
+    "flush ruleset\ntable inet filter { # ours\n\tchain input {\n\t\ttype filter hook input priority 0; policy drop;\n\t}\n}\n",
+  ),
 };
 
 test("planNode() opens nftables to the network that was named, now and at boot", () => {
@@ -106,13 +109,88 @@ test("planNode() opens nftables to the network that was named, now and at boot",
   const { actions } = plan(nft, { openFirewall: "fd00::/8" });
   const rule =
     'insert rule inet filter input ip6 saddr fd00::/8 tcp dport { 10124, 8420, 4421 } accept comment "mayastor-node-prep fd00::/8"';
-  const file = actions.find(({ name }) => name === "38-nftables-boot");
-  assert.equal(
-    file?.kind === "file" ? file.content : "",
-    `flush ruleset\ntable inet filter {}\n${rule}\n`,
-  );
+  const file = actions.find(({ name }) => name === "38-nftables-boot-fd00___8");
+  assert.equal(file?.kind === "line" ? file.line : "", rule);
+  assert.equal(file?.kind === "line" ? file.path : "", "/etc/nftables.conf");
   const live = actions.find(({ name }) => name === "40-firewall-fd00___8");
   assert.ok(live?.kind === "run" && live.command.endsWith(`nft '${rule}'`));
+});
+
+test("planNode() leaves a chain that nftables.conf doesn't make to a person", () => {
+  for (const place of ["ip filter INPUT", "inet other input", "inet filter forward"]) {
+    const { status, text, names } = plan(
+      { ...nft, "firewall.chain": place },
+      { openFirewall: "10.0.0.0/24" },
+    );
+    assert.deepEqual(
+      names.filter((name) => name.startsWith("38-")),
+      [],
+      place,
+    );
+    assert.ok(names.includes("40-firewall-10.0.0.0_24"), "the running rules are opened");
+    assert.equal(status("firewall at boot"), "manual");
+    assert.match(text("firewall at boot"), new RegExp(`insert rule ${place} ip saddr 10`));
+  }
+});
+
+test("declaresChain() reads a table without a family, comments and text in quotes", () => {
+  const file = `table filter {\n  chain INPUT { # chain other {\n    comment "}"\n  }\n  chain last {}\n}\ntable inet x {\n  set s { type ipv4_addr; }\n}\n`;
+  assert.ok(declaresChain(file, "ip filter INPUT"));
+  assert.ok(declaresChain(file, "ip filter last"));
+  for (const place of ["ip filter other", "inet filter INPUT", "inet x INPUT", "inet x s"]) {
+    assert.ok(!declaresChain(file, place), place);
+  }
+});
+
+test("planNode() names rules that it cannot see through", () => {
+  const { status } = plan({ "firewall.legacy": "yes", "firewall.zones": "trusted " });
+  assert.equal(status("iptables"), "manual");
+  assert.equal(status("firewall zones"), "warn");
+});
+
+test("planNode() tells networks apart that contain each other's text", () => {
+  const ufw = { firewall: "ufw", "firewall.rule.1": "10124,8420,4421/tcp   ALLOW   110.0.0.0/24" };
+  assert.equal(plan(ufw, { openFirewall: "10.0.0.0/24" }).status("firewall"), "change");
+  assert.equal(plan(ufw, { openFirewall: "110.0.0.0/24" }).status("firewall"), "ok");
+});
+
+test("planNode() takes another network's rule in nftables for that network's alone", () => {
+  const open = {
+    ...nft,
+    "firewall.rule.1": "ip saddr 110.0.0.0/24 tcp dport { 4421, 8420, 10124 } accept",
+  };
+  assert.equal(plan(open, { openFirewall: "10.0.0.0/24" }).status("firewall"), "change");
+});
+
+test("planNode() refuses to write a file again that somebody changed", () => {
+  const { status, text } = plan({
+    "journal.12-multipath": "changed",
+    "file./etc/modprobe.d/mayastor.conf": base64("options nvme_core multipath=Y io_timeout=60\n"),
+  });
+  assert.equal(status("changed file"), "fail");
+  assert.match(text("changed file"), /mayastor\.conf was changed since .*move the change/);
+});
+
+const rocky = { "os.id": "rocky", "os.like": "rhel", "tool.grubby": "yes", multipath: "N" };
+const grubbyOf = (extra: Readonly<Record<string, string>>) => {
+  const step = plan({ ...rocky, ...extra }, { isolateCpus: [2] }).actions.find(
+    ({ name }) => name === "32-boot-arguments",
+  );
+  return step?.kind === "run" ? step : assert.fail("no grubby step");
+};
+
+test("planNode() gives back the boot arguments that the operator had set", () => {
+  const own = grubbyOf({ "boot.args.1": "ro nvme_core.multipath=N" }).revert;
+  assert.match(own, /--remove-args="isolcpus" && /);
+  assert.match(own, /--args="nvme_core\.multipath=N"$/);
+  assert.doesNotMatch(own, /--args="isolcpus/);
+  const mixed = grubbyOf({ "boot.args.1": "ro isolcpus=1", "boot.args.2": "ro" }).revert;
+  assert.match(mixed, /isolcpus: the kernels had different values before/);
+});
+
+test("planNode() keeps out of GRUB's environment block, which every boot writes, unless arguments are in it", () => {
+  assert.ok(!grubbyOf({}).touches.includes("/boot/grub2/grubenv"));
+  assert.ok(grubbyOf({ "boot.grubenv": "yes" }).touches.includes("/boot/grub2/grubenv"));
 });
 
 test("planNode() takes a rule for another network or a longer port number as closed", () => {
@@ -123,6 +201,24 @@ test("planNode() takes a rule for another network or a longer port number as clo
   };
   assert.equal(plan(rules, { openFirewall: "10.0.0.0/24" }).status("firewall"), "change");
   assert.equal(plan(rules).status("firewall"), "ok");
+});
+
+test("planNode() says when a node has less than an io-engine asks for", () => {
+  assert.equal(plan({ "fs.ext4": "yes" }).status("resources"), "ok");
+  assert.equal(plan({ "fs.ext4": "yes" }).status("file systems"), "ok");
+  const small = plan({ "cpu.possible": "0", "memory.kib": "524288", "fs.xfs": "yes" });
+  assert.equal(small.status("resources"), "warn");
+  assert.match(small.text("resources"), /^1 CPU of 2, 512 MiB of memory of 1024/);
+  assert.match(small.text("file systems"), /no ext4 module: volumes can be raw block and xfs only/);
+});
+
+test("planNode() tells reserved hugepages from free ones", () => {
+  const used = { "hugepages.total": "1024", "hugepages.free": "100" };
+  assert.equal(plan(used, { hugepages: 1024 }).status("hugepages free"), "warn");
+  const engine = { ...used, "port.10124": "/bin/io-engine -g 1" };
+  assert.equal(plan(engine, { hugepages: 1024 }).status("hugepages free"), undefined);
+  const free = { ...used, "hugepages.free": "1024" };
+  assert.equal(plan(free, { hugepages: 1024 }).status("hugepages free"), undefined);
 });
 
 test("planNode() knows io-engine's own ports from others'", () => {

@@ -14,7 +14,7 @@ import path from "node:path";
 import type { TestContext } from "node:test";
 import type { RunScript } from "../../scripts/lib/ssh.ts";
 import { wholeScript } from "../../scripts/lib/ssh.ts";
-import { baseTree, crashable, type Distribution, fakeTools } from "./ssh_node_tree.ts";
+import { baseLinks, baseTree, crashable, type Distribution, fakeTools } from "./ssh_node_tree.ts";
 
 export interface SshNode {
   readonly root: string;
@@ -28,7 +28,7 @@ export interface SshNode {
   crashAt(count: number | undefined): void;
   read(file: string): string;
   write(file: string, text: string): void;
-  /** Path, mode and bytes of all that a run may change. */
+  /** Path, mode, owner and bytes, or a link's target, of all that a run may change. */
   tree(): Map<string, string>;
 }
 
@@ -57,6 +57,10 @@ export async function startSshNode(t: TestContext, kind: Distribution): Promise<
     fs.mkdirSync(path.dirname(file), { recursive: true });
     fs.writeFileSync(file, text, { mode: name.startsWith("opt/fake/bin/") ? 0o755 : 0o644 });
   }
+  for (const [name, target] of Object.entries(baseLinks(kind))) {
+    fs.mkdirSync(path.dirname(path.join(root, name)), { recursive: true });
+    fs.symlinkSync(target, path.join(root, name));
+  }
   for (const name of crashable) {
     const file = path.join(root, "opt/fake/bin", name);
     const real = fs.existsSync(file) ? `/opt/fake/lib/${name}` : `/usr/bin/${name}`;
@@ -64,7 +68,7 @@ export async function startSshNode(t: TestContext, kind: Distribution): Promise<
       fs.mkdirSync(path.join(root, "opt/fake/lib"), { recursive: true });
       fs.renameSync(file, path.join(root, "opt/fake/lib", name));
     }
-    fs.writeFileSync(file, crashWrapper(real), { mode: 0o755 });
+    fs.writeFileSync(file, crashWrapper(real, real.startsWith("/opt/fake")), { mode: 0o755 });
   }
   for (const dir of ["usr", "tmp", "run/sshd", "run/lock", "root", "var/lib", "dev/disk/by-id"]) {
     fs.mkdirSync(path.join(root, dir), { recursive: true });
@@ -75,13 +79,7 @@ export async function startSshNode(t: TestContext, kind: Distribution): Promise<
     fs.symlinkSync(`../usr/lib/${dir}`, path.join(root, "lib", dir));
   }
   execFileSync("cp", ["-a", "/etc/alternatives", path.join(root, "etc")]);
-  for (const [name, minor] of [
-    ["null", 3],
-    ["zero", 5],
-    ["urandom", 9],
-  ] as const) {
-    execFileSync("mknod", ["-m", "666", path.join(root, "dev", name), "c", "1", String(minor)]);
-  }
+  for (const name of DEVICES) fs.writeFileSync(path.join(root, "dev", name), "");
   fs.symlinkSync("../../sdb", path.join(root, "dev/disk/by-id/ata-EMPTY_1"));
   fs.truncateSync(path.join(root, "dev/sdb"), 64 << 20);
   fs.truncateSync(path.join(root, "dev/sdc"), 64 << 20);
@@ -107,16 +105,18 @@ export async function startSshNode(t: TestContext, kind: Distribution): Promise<
 }
 
 /** Counts, and at the limit ends the script, its children and itself, as a power cut would. */
-const crashWrapper = (real: string): string => `#!/bin/sh
-if [ -f /opt/fake/limit ]; then
+const crashWrapper = (real: string, after: boolean): string => `#!/bin/sh
+step() {
+  [ -f /opt/fake/limit ] || return 0
   count=0
   if [ -f /opt/fake/count ]; then read -r count </opt/fake/count; fi
   count=$((count + 1))
   echo $count >/opt/fake/count
   read -r limit </opt/fake/limit
   if [ $count -ge $limit ]; then kill -9 0; fi
-fi
-exec ${real} "$@"
+}
+step
+${after ? `${real} "$@"\ncode=$?\nstep\nexit $code` : `exec ${real} "$@"`}
 `;
 
 const PATH = "/opt/fake/bin:/usr/local/bin:/usr/bin:/bin";
@@ -163,8 +163,12 @@ export function mergeSshConfigs(nodes: readonly SshNode[], file: string): string
   return file;
 }
 
-const ENTER =
-  'mount --bind /usr "$1/usr" && mount -o remount,ro,bind "$1/usr" && shift_root=$1 && shift && exec /usr/sbin/chroot "$shift_root" "$@"';
+/** The machine's own, mounted: the temporary folder may be a file system where made ones don't work. */
+const DEVICES = ["null", "zero", "urandom"] as const;
+
+const ENTER = `mount --bind /usr "$1/usr" && mount -o remount,ro,bind "$1/usr" &&
+for device in ${DEVICES.join(" ")}; do mount --bind "/dev/$device" "$1/dev/$device" || exit; done &&
+shift_root=$1 && shift && exec /usr/sbin/chroot "$shift_root" "$@"`;
 
 const entering = (root: string, ...command: string[]): string[] => [
   "--mount",
@@ -255,9 +259,12 @@ function treeOf(root: string): Map<string, string> {
   const walk = (dir: string): void => {
     for (const name of fs.readdirSync(path.join(root, dir)).sort()) {
       const file = path.join(dir, name);
-      const { mode, mtimeMs } = fs.lstatSync(path.join(root, file));
-      if ((mode & 0o170000) === 0o040000) {
-        tree.set(file, `dir ${mode.toString(8)}`);
+      const { mode, mtimeMs, uid, gid } = fs.lstatSync(path.join(root, file));
+      const whose = `${uid}:${gid}`;
+      if ((mode & 0o170000) === 0o120000) {
+        tree.set(file, `link ${whose} ${fs.readlinkSync(path.join(root, file))}`);
+      } else if ((mode & 0o170000) === 0o040000) {
+        tree.set(file, `dir ${mode.toString(8)} ${whose}`);
         walk(file);
       } else if ((mode & 0o170000) === 0o100000) {
         // Kernel files have no date of their own.
@@ -265,7 +272,7 @@ function treeOf(root: string): Map<string, string> {
         const bytes = fs.readFileSync(path.join(root, file), "latin1");
         tree.set(
           file,
-          `${mode.toString(8)}${date} ${file.startsWith("dev/") ? bytes.length : bytes}`,
+          `${mode.toString(8)} ${whose}${date} ${file.startsWith("dev/") ? bytes.length : bytes}`,
         );
       }
     }

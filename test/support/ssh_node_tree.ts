@@ -1,24 +1,20 @@
 /**
- * What is on the nodes of ssh_node.ts: the files a Debian and a Rocky Linux node show to node-prep, and
+ * What is on the nodes of ssh_node.ts: the files that Debian and Rocky Linux nodes show to node-prep, and
  * stand-ins for the tools that would change a real boot loader, kernel or firewall.
  *
  * Invariant: the stand-ins change files the way the real tools do (grub.cfg rewritten by rename, boot
  * entries edited in place), since those bytes are what undo must restore.
  */
-export type Distribution = "debian" | "rocky";
+/** rocky8: the kernels' arguments are in GRUB's environment block, which is a link to the EFI partition. */
+export type Distribution = "debian" | "rocky" | "rocky8";
 
-/** Changing commands of the node scripts: where a crash can be placed. */
+/**
+ * Commands of the node scripts where a crash can be placed: before each, and for stand-ins after it too, with
+ * its work done and nothing of it recorded. Before `base64` what it is to write is an empty file.
+ */
 export const crashable = [
-  "cp",
-  "mv",
-  "mkdir",
-  "rm",
-  "rmdir",
-  "chmod",
-  "sync",
-  "modprobe",
-  "update-grub",
-  "grubby",
+  ...["cp", "mv", "mkdir", "rm", "rmdir", "chmod", "base64"],
+  ...["sync", "modprobe", "update-grub", "grubby", "ufw", "firewall-cmd", "nft", "apt-get"],
 ];
 
 const KERNEL = "6.1.0-18-amd64";
@@ -56,17 +52,33 @@ export function baseTree(kind: Distribution): Record<string, string> {
     "etc/sysctl.d/10-other.conf": "kernel.panic = 10\n",
     "etc/modules-load.d/other.conf": "loop\n",
     "etc/modprobe.d/other.conf": "blacklist pcspkr\n",
-    ...(kind === "debian" ? debian : rocky),
+    ...(kind === "debian" ? debian : kind === "rocky" ? rocky : rocky8),
   };
 }
 
-const grubConfig = (args: string) =>
-  `### generated\nmenuentry 'Debian' {\n\tlinux\t/boot/vmlinuz-${KERNEL} root=/dev/sda1 ro ${args}\n}\nmenuentry 'Debian (recovery mode)' {\n\tlinux\t/boot/vmlinuz-${KERNEL} root=/dev/sda1 ro recovery\n}\n`;
+/** Links below the root: where each one leads. */
+export function baseLinks(kind: Distribution): Record<string, string> {
+  return kind === "rocky8" ? { "boot/grub2/grubenv": "../efi/EFI/rocky/grubenv" } : {};
+}
+
+const entryOf = (title: string, line: string) => `menuentry '${title}' {\n\t${line}\n}\n`;
+const system = `/boot/vmlinuz-${KERNEL} root=/dev/sda1 ro`;
+/** As update-grub makes it where memtest86+ is installed and another disk has a Debian of its own. */
+const grubConfig = [
+  "### generated\n",
+  entryOf("Debian", `linux\t${system} quiet`),
+  entryOf("Debian (recovery mode)", `linux\t${system} recovery`),
+  entryOf("Memory test", "linux16\t/boot/memtest86+x64.bin"),
+  "### BEGIN /etc/grub.d/30_os-prober ###\n",
+  entryOf("Debian (on /dev/sdz1)", `linux /boot/vmlinuz-${KERNEL} root=/dev/sdz1 ro splash`),
+  "### END /etc/grub.d/30_os-prober ###\n",
+].join("");
 
 const debian: Record<string, string> = {
   "etc/os-release": 'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12"\n',
   "etc/default/grub": 'GRUB_DEFAULT=0\nGRUB_CMDLINE_LINUX_DEFAULT="quiet"\n',
-  "boot/grub/grub.cfg": grubConfig("quiet"),
+  "boot/grub/grub.cfg": grubConfig,
+  "boot/memtest86+x64.bin": "memtest",
   "etc/ufw/user.rules": "*filter\n### RULES ###\n### END RULES ###\n",
   "etc/ufw/user6.rules": "*filter\n### RULES ###\n### END RULES ###\n",
   "opt/fake/firewall": "ufw\n",
@@ -86,12 +98,28 @@ const rocky: Record<string, string> = {
   "opt/fake/firewall": "firewalld\n",
 };
 
+const { "boot/grub2/grubenv": _, ...rocky9 } = rocky;
+const rocky8: Record<string, string> = {
+  ...rocky9,
+  "etc/os-release": 'ID="rocky"\nID_LIKE="rhel centos fedora"\nVERSION_ID="8.9"\n',
+  "boot/efi/EFI/rocky/grubenv":
+    "# GRUB Environment Block\nkernelopts=root=/dev/sda1 ro crashkernel=auto\n",
+  "boot/loader/entries/1-5.14.conf":
+    "title Rocky Linux (5.14.0-362)\nlinux /vmlinuz-5.14.0-362\noptions $kernelopts\n",
+  "boot/loader/entries/0-rescue.conf":
+    "title Rocky Linux (0-rescue)\nlinux /vmlinuz-0-rescue\noptions $kernelopts\n",
+};
+
 /** Programs for the front of PATH. */
 export function fakeTools(): Record<string, string> {
   const tools: Record<string, string> = {
     sync: "exit 0\n",
     modprobe: `case $1 in
-  -r) rmdir /sys/module/nvme_tcp ;;
+  -r) [ ! -d /sys/module/nvme_tcp ] || rmdir /sys/module/nvme_tcp
+    # As the kernel does: in use or not, every controller goes with the module.
+    for transport in /sys/class/nvme/*/transport; do
+      [ "$(/usr/bin/cat "$transport" 2>/dev/null)" != tcp ] || /usr/bin/rm -r "\${transport%/*}"
+    done ;;
   nvme-tcp) [ -d /sys/module/nvme_tcp ] || /usr/bin/mkdir /sys/module/nvme_tcp ;;
   *) exit 1 ;;
 esac
@@ -101,17 +129,22 @@ for file in /etc/default/grub.d/*.cfg; do [ -e "$file" ] && . "$file"; done
 /usr/bin/sed "s|^\\(\\tlinux.* ro \\)quiet.*|\\1$GRUB_CMDLINE_LINUX_DEFAULT|" /boot/grub/grub.cfg >/boot/grub/grub.cfg.new
 /usr/bin/mv /boot/grub/grub.cfg.new /boot/grub/grub.cfg
 `,
-    grubby: `add= remove=
+    grubby: `add= remove= block=/boot/grub2/grubenv
+grep -qs '^options \\$kernelopts' /boot/loader/entries/*.conf || block=
 for word in "$@"; do
   case $word in
-    --info=ALL) /usr/bin/sed -n 's/^options \\(.*\\)/args="\\1"/p' /boot/loader/entries/*.conf; exit ;;
+    --info=ALL)
+      if [ -n "$block" ]; then /usr/bin/sed -n 's/^kernelopts=\\(.*\\)/args="\\1"/p' $block; exit; fi
+      /usr/bin/sed -n 's/^options \\(.*\\)/args="\\1"/p' /boot/loader/entries/*.conf; exit ;;
     --args=*) add=\${word#*=} ;;
     --remove-args=*) remove=\${word#*=} ;;
   esac
 done
-for file in /boot/loader/entries/*.conf; do
-  for key in $remove; do /usr/bin/sed -i "/^options/s| $key=[^ ]*||" "$file"; done
-  if [ -n "$add" ]; then /usr/bin/sed -i "/^options/s|\\$| $add|" "$file"; fi
+# Edited in place: through the link.
+edit() { /usr/bin/sed "$2" "$1" >/tmp/grubby.new && /usr/bin/cat /tmp/grubby.new >"$1"; }
+for file in \${block:-/boot/loader/entries/*.conf}; do
+  for key in $remove; do edit "$file" "/^options\\|^kernelopts/s| $key=[^ ]*||"; done
+  if [ -n "$add" ]; then edit "$file" "/^options\\|^kernelopts/s|\\$| $add|"; fi
 done
 `,
     ufw: `if [ "$(/usr/bin/cat /opt/fake/firewall)" != ufw ]; then echo 'Status: inactive'; exit; fi
@@ -138,8 +171,22 @@ for word in "$@"; do
   esac
 done
 `,
-    nft: "exit 0\n",
-    "apt-get": "exit 0\n",
+    // The running rules are a file; a rule is added to, listed and taken from a chain by a handle, its line's number.
+    nft: `rules=/opt/fake/nft
+case "$*" in
+  "list ruleset") /usr/bin/cat $rules 2>/dev/null ;;
+  "-a list chain "*) /usr/bin/awk '/comment/ { print $0 " # handle " NR }' $rules ;;
+  "insert rule "*)
+    /usr/bin/awk -v rule="\${1#insert rule * * * }" '{ print } /hook input/ { print rule }' $rules >$rules.new
+    /usr/bin/mv $rules.new $rules ;;
+  "delete rule "*) /usr/bin/sed "\${7}d" $rules >$rules.new; /usr/bin/mv $rules.new $rules ;;
+  "-c -f "*)
+    /usr/bin/awk '$1 == "table" { table = $2 " " $3 } $1 == "chain" { made[table " " $2] = 1 }
+      $1 == "insert" && !made[$3 " " $4 " " $5] { exit 1 } /no such word/ { exit 1 }' "$3" ;;
+  *) exit 1 ;;
+esac
+`,
+    "apt-get": "[ ! -e /opt/fake/apt-fails ]\n",
   };
   return Object.fromEntries(
     Object.entries(tools).map(([name, body]) => [`opt/fake/bin/${name}`, `#!/bin/sh\n${body}`]),

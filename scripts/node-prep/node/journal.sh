@@ -2,13 +2,17 @@
 # Why a journal of earlier bytes: undo restores what was there, not what we think was there.
 # Layout of $JOURNAL (mode 0700): NAME/{kind,seq,path,before|absent,after,...}, one directory per changed thing.
 #   file  path, before (the earlier file) or absent, after (sha256 of each version we wrote)
+#   line  as file, and the line that was added; foreign once others wrote there too
 #   dir   path (a directory we made)
 #   live  path, before, after: a kernel setting
-#   run   a command: revert, refresh, kernels, files/N/{path,before|absent,after}
+#   run   a command: revert, refresh, kernels, files/N/{path,before|absent,after}; foreign once others wrote there too
 #   note  something done elsewhere (the node's label)
 # Invariants:
 # - An entry is complete on disk (made as NAME.new, renamed) before the thing it describes changes.
-# - The first `before` is kept: repeated runs never journal our own bytes as somebody else's.
+# - The first `before` is kept: repeated runs never journal our own bytes as somebody else's. Nor the other way
+#   round: a file that somebody changed after us isn't written again as a whole (file), or is marked foreign before
+#   a command or a line changes it once more, and is then never put back as a whole.
+# - `path` is the file itself, also where a link led to it.
 # - `done` marks an entry whose change is complete; one without it is repaired by the next run.
 # - Files change by rename, so a reader and a crash see the earlier or the later bytes, nothing between.
 # - A file somebody changed after us is left alone, and said so.
@@ -18,8 +22,6 @@ fail() {
   printf 'node-prep: failed %s\n' "$*"
   exit 1
 }
-
-digest() { sha256sum <"$1" | cut -d ' ' -f 1; }
 
 # keep FILE TEXT: into an entry that isn't renamed to its name yet, or a mark whose presence is all
 keep() { printf '%s\n' "$2" >"$1"; }
@@ -91,34 +93,72 @@ save_file() {
   if [ -e "$2" ]; then cp -p "$2" "$1/before"; else keep "$1/absent" yes; fi
 }
 
+# write_next ENTRY PATH MODE: ENTRY/next becomes PATH
+write_next() {
+  add_after "$1" "$(digest "$1/next")" || fail "${1##*/} cannot write the journal"
+  flush
+  # Beside the target, so that the rename is atomic; the ending keeps drop-in readers away from it.
+  if [ -e "$2" ]; then cp -p "$2" "$2.mayastor-new"; fi
+  cat "$1/next" >"$2.mayastor-new" && { [ -e "$2" ] || chmod "$3" "$2.mayastor-new"; } &&
+    mv -f "$2.mayastor-new" "$2" || fail "${1##*/} cannot write $2"
+  rm -f "$1/next"
+  flush
+}
+
 # put_file NAME PATH MODE BASE64
 put_file() {
-  if [ -f "$2" ] && [ "$(base64 "$2" | tr -d '\n')" = "$4" ] && [ -e "$JOURNAL/$1/done" ]; then
+  target=$(resolve "$2")
+  if [ -f "$target" ] && [ "$(base64 "$target" | tr -d '\n')" = "$4" ] && [ -e "$JOURNAL/$1/done" ]; then
     say "unchanged $1"
     return 0
   fi
   if [ ! -d "$JOURNAL/$1" ]; then
     entry_begin "$1" file
-    save_file "$JOURNAL/$1.new" "$2" || fail "$1 cannot save $2"
+    save_file "$JOURNAL/$1.new" "$target" || fail "$1 cannot save $2"
     entry_commit "$1"
+  elif [ "$(file_is "$JOURNAL/$1")" = other ]; then
+    fail "$1 $target was changed since: move the change to a file of its own, then put back $JOURNAL/$1/before (or remove the file where there is none)"
   fi
-  ensure_dir "$(dirname "$2")"
+  ensure_dir "$(dirname "$target")"
   printf %s "$4" | base64 -d >"$JOURNAL/$1/next" || fail "$1 cannot write $2"
-  add_after "$JOURNAL/$1" "$(digest "$JOURNAL/$1/next")" || fail "$1 cannot write the journal"
-  flush
-  # Beside the target, so that the rename is atomic; the ending keeps drop-in readers away from it.
-  if [ -e "$2" ]; then cp -p "$2" "$2.mayastor-new"; fi
-  cat "$JOURNAL/$1/next" >"$2.mayastor-new" && { [ -e "$2" ] || chmod "$3" "$2.mayastor-new"; } &&
-    mv -f "$2.mayastor-new" "$2" || fail "$1 cannot write $2"
-  rm -f "$JOURNAL/$1/next"
-  flush
+  write_next "$JOURNAL/$1" "$target" "$3"
+  entry_done "$1"
+  say "changed $1"
+}
+
+# put_line NAME PATH LINE CHECK: LINE at the end of the file PATH, others' lines as they are now. CHECK FILE says
+# whether a file can be loaded; where it refuses the file already without the line, it cannot tell.
+put_line() {
+  target=$(resolve "$2")
+  if grep -qxF -e "$3" "$target" && [ -e "$JOURNAL/$1/done" ]; then
+    say "unchanged $1"
+    return 0
+  fi
+  if [ ! -d "$JOURNAL/$1" ]; then
+    entry_begin "$1" line
+    keep "$JOURNAL/$1.new/line" "$3"
+    save_file "$JOURNAL/$1.new" "$target" || fail "$1 cannot save $2"
+    entry_commit "$1"
+  elif [ "$(file_is "$JOURNAL/$1")" = other ]; then
+    keep "$JOURNAL/$1/foreign" yes
+    flush
+  fi
+  if ! grep -qxF -e "$3" "$target"; then
+    { cat "$target" && if [ -n "$(tail -c 1 "$target")" ]; then echo; fi && printf '%s\n' "$3"; } \
+      >"$JOURNAL/$1/next" || fail "$1 cannot write $2"
+    if sh -c "$4" check "$target" >/dev/null 2>&1 </dev/null &&
+      ! sh -c "$4" check "$JOURNAL/$1/next" 9>&- >&2 </dev/null; then
+      fail "$1 $target could not be loaded with the line added, so it was left as it was: $3"
+    fi
+    write_next "$JOURNAL/$1" "$target" 644
+  fi
   entry_done "$1"
   say "changed $1"
 }
 
 # set_live NAME PATH VALUE
 set_live() {
-  if [ "$(cat "$2")" = "$3" ]; then
+  if [ "$(cat "$2")" = "$3" ] && { [ ! -d "$JOURNAL/$1" ] || [ -e "$JOURNAL/$1/done" ]; }; then
     say "unchanged $1"
     return 0
   fi
@@ -127,7 +167,13 @@ set_live() {
     keep "$JOURNAL/$1.new/path" "$2"
     keep "$JOURNAL/$1.new/before" "$(cat "$2")"
     entry_commit "$1"
+  elif [ -e "$JOURNAL/$1/done" ] && ! grep -qxF -e "$(cat "$2")" "$JOURNAL/$1/after" "$JOURNAL/$1/before"; then
+    # Somebody set it after us: that is what undo has to give back. (A write that was cut off has no record of
+    # what the kernel made of it, so only a finished one can tell.)
+    keep "$JOURNAL/$1/before.tmp" "$(cat "$2")" && mv -f "$JOURNAL/$1/before.tmp" "$JOURNAL/$1/before"
+    flush
   fi
+  rm -f "$JOURNAL/$1/done"
   add_after "$JOURNAL/$1" "$3"
   printf '%s\n' "$3" >"$2" || fail "$1 cannot write $2"
   # The kernel may give less than asked; what it gave is ours too.
@@ -152,11 +198,17 @@ run_step() {
     # Unquoted on purpose: a pattern becomes the files it matches now; our paths have no blanks.
     for path in $*; do
       case $path in *\**) continue ;; esac
+      path=$(resolve "$path")
       number=$((number + 1))
       mkdir "$JOURNAL/$name.new/files/$number" &&
         save_file "$JOURNAL/$name.new/files/$number" "$path" || fail "$name cannot save $path"
     done
     entry_commit "$name"
+  else
+    for saved in "$JOURNAL/$name"/files/*; do
+      if [ -f "$saved/path" ] && [ "$(file_is "$saved")" = other ]; then keep "$JOURNAL/$name/foreign" yes; fi
+    done
+    flush
   fi
   rm -f "$JOURNAL/$name/done" "$JOURNAL/$name/restored"
   sh -c "$command" 9>&- >&2 </dev/null || fail "$name the command failed: $command"
@@ -168,6 +220,11 @@ run_step() {
   flush
   entry_done "$name"
   say "changed $name"
+}
+
+# install NAME COMMAND: packages, which undo leaves; what cannot be installed doesn't keep the rest from being done
+install() {
+  if sh -c "$2" 9>&- >&2 </dev/null; then say "changed $1"; else say "left $1 the command failed: $2"; fi
 }
 
 # note NAME KEY VALUE: something done elsewhere that undo has to know of

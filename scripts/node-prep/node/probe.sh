@@ -57,6 +57,12 @@ probe_modules() {
   else
     fact nvme_tcp missing
   fi
+  for system in ext4 xfs; do
+    if grep -qsw "$system" /proc/filesystems ||
+      grep -qs "/$system\.ko" "/lib/modules/$kernel/modules.builtin" "/lib/modules/$kernel/modules.dep"; then
+      fact "fs.$system" yes
+    fi
+  done
   if [ -d /sys/module/nvme_core ]; then fact nvme_core loaded; fi
   fact_of multipath /sys/module/nvme_core/parameters/multipath
 }
@@ -75,9 +81,16 @@ probe_boot() {
   if has grubby && [ -d /boot/loader/entries ]; then
     grubby --info=ALL 2>/dev/null | sed -n 's/^args="\(.*\)"$/\1/p'
   else
+    # Kernels of this system: neither memtest nor what os-prober found on other disks.
     cat /boot/grub/grub.cfg /boot/grub2/grub.cfg 2>/dev/null |
-      sed -n 's/^[[:space:]]*linux[a-z0-9]*[[:space:]]\{1,\}//p' | grep -v -w -e recovery -e single
+      sed '/^### BEGIN .*os-prober/,/^### END .*os-prober/d' |
+      sed -n 's/^[[:space:]]*linux[a-z0-9]*[[:space:]]\{1,\}//p' | grep -v -w -e recovery -e single |
+      while read -r image args; do
+        [ -e "/boot/${image##*/}" ] || continue
+        case ${image##*/} in vmlinu*) printf '%s %s\n' "$image" "$args" ;; esac
+      done
   fi | sort -u | awk '{ printf "boot.args.%d=%s\n", NR, $0 }'
+  if grep -qs '^options.*\$kernelopts' /boot/loader/entries/*.conf; then fact boot.grubenv yes; fi
   for file in /etc/default/grub /etc/default/grub.d/*.cfg; do
     [ -f "$file" ] || continue
     if grep -q '^[^#]*isolcpus=' "$file"; then fact "isolcpus.$file" yes; fi
@@ -114,17 +127,25 @@ probe_firewall() {
     fact firewall firewalld
     zone=$(firewall-cmd --get-default-zone 2>/dev/null)
     fact firewall.zone "$zone"
+    fact firewall.zones "$(firewall-cmd --get-active-zones 2>/dev/null | awk '/^[^ \t]/ { print $1 }' | grep -vxF -e "$zone" | tr '\n' ' ')"
     fact firewall.target "$(firewall-cmd --permanent --zone="$zone" --get-target 2>/dev/null)"
     { firewall-cmd --zone="$zone" --list-rich-rules 2>/dev/null
       firewall-cmd --zone="$zone" --list-ports 2>/dev/null; } | grep . |
       awk '{ printf "firewall.rule.%d=%s\n", NR, $0 }'
   elif has nft; then
-    # Chains that drop by default on input: "family table chain".
+    # The first chain that drops on input what nothing let in: by its policy, or by a last rule for everything.
+    # Printed as "family table chain".
     rules=$(nft list ruleset 2>/dev/null) || rules=
     chain=$(printf '%s\n' "$rules" | awk '
       $1 == "table" { family = $2; table = $3 }
-      $1 == "chain" { chain = $2 }
-      /hook input/ && /policy drop/ { print family " " table " " chain; exit }')
+      $1 == "chain" { chain = $2; input = 0 }
+      /hook input/ { input = 1 }
+      input && (/hook input.*policy drop/ || everything($0)) { print family " " table " " chain; exit }
+      function everything(rule) {
+        sub(/ comment ".*"$/, "", rule); sub(/log( prefix "[^"]*")?( level [a-z]+)?( flags [a-z ]+)?/, "", rule)
+        sub(/limit rate [^ ]+( burst [0-9]+ packets)?/, "limited", rule)
+        return rule ~ /^[ \t]*(counter( packets [0-9]+ bytes [0-9]+)?)?[ \t]*(drop|reject( with .*)?)[ \t]*$/
+      }')
     if [ -n "$chain" ]; then
       fact firewall nftables
       fact firewall.chain "$chain"
@@ -134,6 +155,14 @@ probe_firewall() {
         if [ -f "$file" ]; then fact firewall.conf "$file"; fact_file "$file"; fi
       done
     fi
+  fi
+}
+
+# Rules of the older kind, which nft doesn't list.
+probe_iptables() {
+  has iptables-legacy && grep -qsx filter /proc/net/ip_tables_names || return 0
+  if iptables-legacy -S INPUT 2>/dev/null | grep -q -e '^-P INPUT DROP' -e '^-A INPUT -j DROP' -e '^-A INPUT -j REJECT'; then
+    fact firewall.legacy yes
   fi
 }
 
@@ -191,7 +220,13 @@ probe_journal() {
   for entry in "$JOURNAL"/*; do
     [ -d "$entry" ] || continue
     case $entry in *.new | *.undone) fact "journal.${entry##*/}" leftover; continue ;; esac
-    if [ -e "$entry/done" ]; then fact "journal.${entry##*/}" done; else fact "journal.${entry##*/}" pending; fi
+    if [ "$(cat "$entry/kind")" = file ] && [ "$(file_is "$entry")" = other ]; then
+      fact "journal.${entry##*/}" changed
+    elif [ -e "$entry/done" ]; then
+      fact "journal.${entry##*/}" done
+    else
+      fact "journal.${entry##*/}" pending
+    fi
     if [ -f "$entry/label" ]; then fact "label.${entry##*/}" "$(cat "$entry/label")"; fi
   done
 }
@@ -204,6 +239,7 @@ probe() {
   for file in $FILES; do fact_file "$file"; done
   probe_ports
   probe_firewall
+  probe_iptables
   probe_disks
   probe_tools
   probe_journal

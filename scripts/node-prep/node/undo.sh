@@ -20,22 +20,8 @@ forget() {
   say "undone $1"
 }
 
-# file_is SAVED: before | ours | other
-file_is() {
-  path=$(cat "$1/path")
-  if [ -e "$path" ]; then now=$(digest "$path"); else now=absent; fi
-  if [ -e "$1/absent" ]; then earlier=absent; else earlier=$(digest "$1/before"); fi
-  if [ "$now" = "$earlier" ]; then
-    echo before
-  elif [ -f "$1/after" ] && grep -qxF -e "$now" "$1/after"; then
-    echo ours
-  else
-    echo other
-  fi
-}
-
 restore_file() {
-  path=$(cat "$1/path")
+  path=$(resolve "$(cat "$1/path")")
   rm -f "$path.mayastor-new"
   if [ -e "$1/absent" ]; then
     rm -f "$path"
@@ -45,12 +31,28 @@ restore_file() {
 }
 
 undo_file() {
-  rm -f "$(cat "$JOURNAL/$1/path").mayastor-new"
+  rm -f "$(resolve "$(cat "$JOURNAL/$1/path")").mayastor-new"
   if [ "$(file_is "$JOURNAL/$1")" = other ]; then
     leave "$1 $(cat "$JOURNAL/$1/path") was changed since: compare it with $JOURNAL/$1/before, then remove $JOURNAL/$1"
     return 0
   fi
   restore_file "$JOURNAL/$1"
+  flush
+  forget "$1"
+}
+
+# A file that others wrote to as well loses our line and nothing else.
+undo_line() {
+  path=$(resolve "$(cat "$JOURNAL/$1/path")")
+  rm -f "$path.mayastor-new"
+  if [ ! -e "$JOURNAL/$1/foreign" ] && [ "$(file_is "$JOURNAL/$1")" != other ]; then
+    restore_file "$JOURNAL/$1"
+  elif [ -e "$path" ] && grep -qxF -e "$(cat "$JOURNAL/$1/line")" "$path"; then
+    # grep's 1 is a file that had no other line.
+    cp -p "$path" "$path.mayastor-new" &&
+      { grep -vxF -e "$(cat "$JOURNAL/$1/line")" "$path" >"$path.mayastor-new" || [ $? = 1 ]; } &&
+      mv -f "$path.mayastor-new" "$path" || fail "undo cannot take our line out of $path"
+  fi
   flush
   forget "$1"
 }
@@ -64,11 +66,10 @@ undo_live() {
   forget "$1"
 }
 
-# The earlier bytes of what a command wrote are right as long as the kernels are the same and nobody else
-# wrote there since; a step that was cut off has no record of what it wrote, so only the kernels decide.
+# The earlier bytes of what a command wrote are right as long as the kernels are the same and nobody else wrote
+# there since. A step that was cut off has no record of what it wrote: those bytes could be anybody's too.
 restorable() {
-  [ "$(kernels)" = "$(cat "$JOURNAL/$1/kernels")" ] || return 1
-  [ -e "$JOURNAL/$1/done" ] || return 0
+  [ "$(kernels)" = "$(cat "$JOURNAL/$1/kernels")" ] && [ ! -e "$JOURNAL/$1/foreign" ] || return 1
   for saved in "$JOURNAL/$1"/files/*; do
     [ -f "$saved/path" ] || continue
     if [ "$(file_is "$saved")" = other ]; then return 1; fi
@@ -84,13 +85,25 @@ undo_run_files() {
   flush
 }
 
+# The commands may print on descriptor 3 why they kept what they should have taken back.
 undo_run() {
   if [ -e "$JOURNAL/$1/restored" ]; then what=refresh; else what=revert; fi
   command=$(cat "$JOURNAL/$1/$what")
-  if [ -n "$command" ] && ! sh -c "$command" 9>&- >&2 </dev/null; then
+  if ! kept=$(sh -c "$command" 3>&1 9>&- >&2 </dev/null); then
     leave "$1 the command failed: $command"
     return 0
   fi
+  if [ "$what" = revert ]; then
+    # The command made the earlier bytes again: their date and owner are the earlier ones too.
+    for saved in "$JOURNAL/$1"/files/*; do
+      [ -f "$saved/before" ] && [ "$(file_is "$saved")" = before ] || continue
+      path=$(resolve "$(cat "$saved/path")")
+      cp -p "$saved/before" "$path.mayastor-new" && mv -f "$path.mayastor-new" "$path" ||
+        fail "undo cannot restore $path"
+    done
+    flush
+  fi
+  if [ -n "$kept" ]; then say "kept $1 $kept"; fi
   forget "$1"
 }
 
@@ -112,6 +125,7 @@ undo_all() {
   for entry in $(newest_first); do
     case $(cat "$JOURNAL/$entry/kind") in
       file) undo_file "$entry" ;;
+      line) undo_line "$entry" ;;
       live) undo_live "$entry" ;;
       run) undo_run_files "$entry" ;;
       note) forget "$entry" ;;
