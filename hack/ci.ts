@@ -163,7 +163,7 @@ export const steps: readonly Step[] = [
     name: "integration",
     what: "real etcd, real engines on files, real processes",
     commands: [nodeTest("'test/integration/**/*_test.ts'", "--test-concurrency=1")],
-    minutesMax: 20,
+    minutesMax: 30,
   },
   {
     name: "quickstart",
