@@ -100,6 +100,8 @@ ENTRYPOINT ["metrics-exporter-pool"]
 FROM runtime AS csi-node
 COPY --from=node-programs /root-programs /
 COPY --from=bundles /out/csi-node /
+# Calls on a lost device hang for as long as the kernel retries: a few may not hold up every other volume.
+ENV UV_THREADPOOL_SIZE=64
 USER 0:0
 ENTRYPOINT ["csi-node"]
 

@@ -12,6 +12,7 @@ import {
   placementOf,
   podLabels,
   pullSecrets,
+  QUICKLY_READY,
   resourcesOf,
   TMP_MOUNT,
   TMP_VOLUME,
@@ -85,8 +86,8 @@ export class AgentCoreChart extends InstallChart {
       resources: resourcesOf(agents.core.resources),
       securityContext: UNPRIVILEGED,
       // It listens once it has the lease and has read the store, which a lost etcd may delay.
-      startupProbe: tcpProbe(PORTS.agentCore, { periodSeconds: 5, failureThreshold: 60 }),
-      readinessProbe: tcpProbe(PORTS.agentCore),
+      startupProbe: tcpProbe(PORTS.agentCore, { periodSeconds: 2, failureThreshold: 150 }),
+      readinessProbe: tcpProbe(PORTS.agentCore, QUICKLY_READY),
       livenessProbe: tcpProbe(PORTS.agentCore, { periodSeconds: 20, failureThreshold: 6 }),
       volumeMounts: [TMP_MOUNT],
     };

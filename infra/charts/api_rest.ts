@@ -11,6 +11,7 @@ import {
   placementOf,
   podLabels,
   pullSecrets,
+  QUICKLY_READY,
   resourcesOf,
   TMP_MOUNT,
   TMP_VOLUME,
@@ -89,8 +90,8 @@ export class ApiRestChart extends InstallChart {
       ],
       resources: resourcesOf(apis.rest.resources),
       securityContext: UNPRIVILEGED,
-      startupProbe: tcpProbe(PORTS.restHttp, { periodSeconds: 5, failureThreshold: 24 }),
-      readinessProbe: httpProbe({ port: PORTS.restHttp, path: SPEC_PATH }),
+      startupProbe: tcpProbe(PORTS.restHttp, { periodSeconds: 2, failureThreshold: 60 }),
+      readinessProbe: httpProbe({ port: PORTS.restHttp, path: SPEC_PATH }, QUICKLY_READY),
       livenessProbe: tcpProbe(PORTS.restHttp, { periodSeconds: 20, failureThreshold: 6 }),
       volumeMounts: [TMP_MOUNT],
     };

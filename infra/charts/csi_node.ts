@@ -13,6 +13,7 @@ import {
   placementOf,
   podLabels,
   pullSecrets,
+  QUICKLY_READY,
   resourcesOf,
   TMP_MOUNT,
   TMP_VOLUME,
@@ -106,7 +107,7 @@ export class CsiNodeChart extends InstallChart {
       resources: resourcesOf(csi.node.resources),
       // It mounts for the kubelet and connects NVMe devices: both need the node's own view.
       securityContext: { privileged: true, readOnlyRootFilesystem: true },
-      readinessProbe: tcpProbe(PORTS.csiNode),
+      readinessProbe: tcpProbe(PORTS.csiNode, QUICKLY_READY),
       volumeMounts: [
         { name: "device", mountPath: "/dev" },
         { name: "sys", mountPath: "/sys" },

@@ -15,6 +15,7 @@ import {
   identity,
   placementOf,
   pullSecrets,
+  QUICKLY_READY,
   resourcesOf,
   SMALL,
   tcpProbe,
@@ -248,7 +249,7 @@ export class EtcdChart extends InstallChart {
         runAsUser: UID.data,
       },
       // Healthy means: sees a leader. Only a member that does not listen is restarted for it.
-      readinessProbe: httpProbe({ port: PORTS.etcdClient, path: "/health" }),
+      readinessProbe: httpProbe({ port: PORTS.etcdClient, path: "/health" }, QUICKLY_READY),
       livenessProbe: tcpProbe(PORTS.etcdClient, {
         initialDelaySeconds: 60,
         periodSeconds: 30,

@@ -17,6 +17,7 @@ import {
   placementOf,
   podLabels,
   pullSecrets,
+  QUICKLY_READY,
   resourcesOf,
   TMP_MOUNT,
   TMP_VOLUME,
@@ -159,7 +160,7 @@ export class IoEngineChart extends InstallChart {
       resources: resourcesOf({ limits: amounts(limits), requests: amounts(requests) }),
       // Raw disks of the node and io_uring: neither is allowed to a container by any lesser setting.
       securityContext: { privileged: true, readOnlyRootFilesystem: true },
-      readinessProbe: tcpProbe(PORTS.ioEngine),
+      readinessProbe: tcpProbe(PORTS.ioEngine, QUICKLY_READY),
       volumeMounts: [
         { name: "device", mountPath: "/dev" },
         { name: "udev", mountPath: "/run/udev" },

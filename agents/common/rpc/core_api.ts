@@ -193,7 +193,7 @@ export const CORE_METHODS = {
     VolumeSchema,
     FLOOR_MS.volume,
   ),
-  /** @throws not-found, in-use (published) */
+  /** Also a published volume: its target goes first. @throws not-found */
   DestroyVolume: method(OneVolume, Done, FLOOR_MS.volume),
   /** By one up or down. @throws failed-precondition (present value, more than one step, state does not allow it) */
   SetVolumeReplicaCount: method(
