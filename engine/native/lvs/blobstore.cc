@@ -19,7 +19,7 @@ Blobstore::~Blobstore() = default;
 Task<Result<void>> Blobstore::open_base() {
   home_ = &Reactor::current();
   auto channel = co_await base_->open_channel();
-  if (!channel.ok()) co_return channel.error();
+  if (!channel.ok()) co_return channel_error(channel.error());
   channel_ = channel.take();
   page_buffer_ = AlignedBuffer(kPageSize);
   super_image_ = AlignedBuffer(kPageSize);

@@ -46,7 +46,7 @@ class Blobstore final {
   static Task<Result<std::unique_ptr<Blobstore>>> format(std::shared_ptr<Bdev> base,
                                                          BlobstoreFormatOptions options);
   static Task<Result<std::unique_ptr<Blobstore>>> load(std::shared_ptr<Bdev> base);
-  // Only the super block.
+  // Only the super block. kNotFound: it was read, and is none; kUnavailable: it cannot be read.
   static Task<Result<lvs_format::SuperBlock>> read_super(std::shared_ptr<Bdev> base);
   // The xattrs of the super blob, without loading and changing nothing; empty when there is none.
   static Task<Result<std::vector<lvs_format::Xattr>>> read_super_blob_xattrs(

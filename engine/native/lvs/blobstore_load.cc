@@ -40,7 +40,7 @@ Task<Result<SuperBlock>> Blobstore::read_super(std::shared_ptr<Bdev> base) {
     co_return Error{ErrorCode::kNotFound, "no pool found", 2};
   }
   auto channel = co_await base->open_channel();
-  if (!channel.ok()) co_return channel.error();
+  if (!channel.ok()) co_return channel_error(channel.error());
   AlignedBuffer page(kPageSize);
   const IoStatus status = co_await read(*channel.value(), 0, page.data(), kPageSize);
   if (!status.ok()) co_return io_error(status, "Cannot read the super block");

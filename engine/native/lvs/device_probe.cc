@@ -16,6 +16,7 @@ struct Signature {
 };
 
 constexpr Signature kHeadSignatures[] = {
+    {0, "SPDKBLOB"sv, "a pool or another blobstore"},  // the last guard: import looks first
     {0, "LUKS\xba\xbe"sv, "a LUKS encrypted volume"},
     {0x4000, "SKUL\xba\xbe"sv, "a LUKS encrypted volume"},
     {0, "XFSB"sv, "an XFS file system"},

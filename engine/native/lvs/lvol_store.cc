@@ -69,7 +69,7 @@ Task<Result<void>> check_blank(std::shared_ptr<Bdev> base) {
   const uint64_t aligned_end = size & ~((uint64_t{256} << 10) - 1);
   const uint64_t tail_start = aligned_end > kProbeTailBytes ? aligned_end - kProbeTailBytes : 0;
   auto channel = co_await base->open_channel();
-  if (!channel.ok()) co_return channel.error();
+  if (!channel.ok()) co_return channel_error(channel.error());
   AlignedBuffer head(head_size), tail(size - tail_start);
   IoStatus status = co_await read(*channel.value(), 0, head.data(), head.size());
   if (status.ok()) {
@@ -83,7 +83,8 @@ Task<Result<void>> check_blank(std::shared_ptr<Bdev> base) {
     co_return Error{ErrorCode::kInvalidArgument,
                     "device holds " + *found +
                         "; if its data is not needed, wipe it first with "
-                        "'wipefs -a' (and its partitions, if any)",
+                        "'wipefs -a' (and its partitions, if any), or, where wipefs finds "
+                        "nothing, with 'dd if=/dev/zero of=<device> bs=1M count=1'",
                     17};
   }
   co_return Result<void>();
@@ -220,6 +221,8 @@ Task<Result<std::shared_ptr<LvolStore>>> LvolStore::create(std::shared_ptr<Bdev>
     co_return invalid("device holds a blobstore of type '" + super.value().type +
                       "'; if its data is not needed, wipe the first 4096 bytes of the device");
   }
+  // Only a super block that was read and is none makes room for a new one.
+  if (super.error().code != ErrorCode::kNotFound) co_return cannot(what, super.error());
   auto blank = co_await check_blank(base);
   if (!blank.ok()) co_return cannot(what, blank.error());
 

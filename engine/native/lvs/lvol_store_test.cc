@@ -1,8 +1,10 @@
 // Pools and lvols on a simulated disk: life cycle, data, refusals.
 #include "lvs/lvol_store.h"
 
+#include <cerrno>
 #include <cstring>
 
+#include "lvs/device_probe.h"
 #include "lvs/lvs_test_support.h"
 
 namespace mayastor {
@@ -300,6 +302,42 @@ TEST(LvolStore, ImportTellsApartWhatIsWrong) {
             ErrorCode::kInvalidArgument);
 }
 
+// A disk that is gone for a moment (an offline SCSI disk answers ENODEV, a removed one ENXIO).
+TEST(LvolStore, DiskThatCannotBeReadIsNeverTakenForAnEmptyOne) {
+  for (const int32_t error_number : {ENODEV, ENXIO, ENODATA, EILSEQ, ENOLINK, EIO}) {
+    // The more reads fail, the later the disk is back: at no point may that look like no pool.
+    for (uint32_t failures = 1; failures <= 4; ++failures) {
+      LvsRig rig;
+      auto store = rig.create();
+      auto lvol = rig.lvol(store, 1, 4 * kMiB, true);
+      ASSERT_TRUE(rig.sim.run(store->export_store()).ok());
+      lvol.reset(), store.reset();
+      const uint64_t mutations = rig.disk.mutation_count();
+      uint32_t left = failures;
+      rig.disk.set_fault_hook([&left, error_number](const SimDiskOp& op) -> int32_t {
+        if (op.type != SimDiskOpType::kRead || op.offset != 0 || left == 0) return 0;
+        --left;
+        return -error_number;
+      });
+      const std::string where = std::to_string(error_number) + ", " + std::to_string(failures);
+      auto base = rig.open_disk();
+      auto imported = rig.sim.run(LvolStore::import(base, "pool", std::nullopt));
+      ASSERT_FALSE(imported.ok()) << where;
+      EXPECT_EQ(imported.error().code, ErrorCode::kUnavailable) << where;
+      LvolStoreOptions options;
+      options.name = "pool";
+      options.cluster_size = kMiB;
+      auto made = rig.sim.run(LvolStore::create(base, options));
+      ASSERT_FALSE(made.ok()) << where;
+      EXPECT_EQ(made.error().message.find("damaged"), std::string::npos) << made.error().message;
+      EXPECT_EQ(rig.disk.mutation_count(), mutations) << where;
+      base.reset();
+      rig.disk.set_fault_hook(nullptr);
+      EXPECT_EQ(rig.import()->lvols().size(), 1u) << where;
+    }
+  }
+}
+
 TEST(LvolStore, DestroyedPoolCanBeMadeAnew) {
   LvsRig rig;
   auto store = rig.create();
@@ -391,6 +429,14 @@ TEST(LvolStore, CreateRefusesDevicesWithSomebodysData) {
     EXPECT_NE(made.error().message.find(each.name), std::string::npos) << made.error().message;
     EXPECT_NE(made.error().message.find("wipefs"), std::string::npos);
   }
+}
+
+TEST(LvolStore, PoolIsRecognisedAsSomebodysData) {
+  std::vector<uint8_t> head(4096, 0);
+  std::memcpy(head.data(), "SPDKBLOB", 8);
+  const auto found = recognise_contents(head, {}, 64 * kMiB);
+  ASSERT_TRUE(found.has_value());
+  EXPECT_NE(found->find("blobstore"), std::string::npos);
 }
 
 TEST(LvolStore, DeviceWith4096ByteBlocksWorks) {

@@ -1,0 +1,114 @@
+// Pools of an engine on simulated disks: what a failing disk, a disk that is somebody else's, or a
+// replica that exists twice may and may not do to what is loaded and served.
+#include "host/pool_service.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+
+#include "bdev/builtin.h"
+#include "core/sim_harness.h"
+#include "host/replica_service.h"
+
+namespace mayastor::host {
+namespace {
+
+constexpr uint64_t kMiB = 1u << 20;
+constexpr char kReplica[] = "5f0c1d2e-0000-4000-8000-000000000001";
+
+class Silent final : public EngineEvents {
+ public:
+  void on_log(LogLevel, std::string, LogFields) override {}
+  void on_nexus_changed(std::string) override {}
+};
+
+nvmf::TargetOptions target_options() {
+  nvmf::TargetOptions options;
+  options.address = "10.0.0.1";
+  return options;
+}
+
+class PoolServiceTest : public ::testing::Test {
+ protected:
+  PoolServiceTest()
+      : disk(sim.world().add_disk("/dev/d0", {.size_bytes = 64 * kMiB})),
+        other_disk(sim.world().add_disk("/dev/d1", {.size_bytes = 64 * kMiB})),
+        target(sim.reactors(), target_options()),
+        sharing(target, "10.0.0.1", ""),
+        pools(registry, sharing, events),
+        replicas(registry, sharing, pools, events) {
+    register_builtin_schemes(registry);
+    const auto started = sim.run(target.start());
+    EXPECT_TRUE(started.ok()) << started.error().message;
+  }
+  ~PoolServiceTest() override {
+    disk.set_fault_hook(nullptr);
+    other_disk.set_fault_hook(nullptr);
+    const auto exported = sim.run(pools.export_all());
+    EXPECT_TRUE(exported.ok()) << exported.error().message;
+    sim.run(target.stop());
+    sim.run_for(1'000'000);
+  }
+
+  static PoolRequest request(std::string name, std::string disk_uri) {
+    PoolRequest wanted;
+    wanted.name = std::move(name);
+    wanted.disks = {std::move(disk_uri)};
+    wanted.cluster_size = 1u << 20;
+    return wanted;
+  }
+  Result<PoolInfo> create(std::string name, std::string disk_uri) {
+    return sim.run(pools.create(request(std::move(name), std::move(disk_uri))));
+  }
+  Result<PoolInfo> import(std::string name, std::string disk_uri) {
+    return sim.run(pools.import(request(std::move(name), std::move(disk_uri))));
+  }
+  Result<void> export_pool(std::string name) {
+    return sim.run(pools.export_pool(std::move(name), std::nullopt));
+  }
+  Result<ReplicaInfo> create_replica(std::string pool, bool share) {
+    ReplicaRequest wanted;
+    wanted.name = kReplica;
+    wanted.uuid = kReplica;
+    wanted.pool = std::move(pool);
+    wanted.size = 4 * kMiB;
+    wanted.thin = true;
+    wanted.share = share;
+    return sim.run(replicas.create(wanted));
+  }
+
+  Sim sim;
+  SimDisk& disk;
+  SimDisk& other_disk;
+  Silent events;
+  BdevRegistry registry;
+  nvmf::Target target;
+  Sharing sharing;
+  PoolService pools;
+  ReplicaService replicas;
+};
+
+TEST_F(PoolServiceTest, CreateNeverFormatsAPoolWhoseDiskIsAwayForAMoment) {
+  ASSERT_TRUE(create("p", "/dev/d0").ok());
+  ASSERT_TRUE(create_replica("p", false).ok());
+  ASSERT_TRUE(export_pool("p").ok());
+  for (uint32_t failures = 1; failures <= 4; ++failures) {
+    const uint64_t mutations = disk.mutation_count();
+    uint32_t left = failures;
+    disk.set_fault_hook([&left](const SimDiskOp& op) -> int32_t {
+      if (op.type != SimDiskOpType::kRead || op.offset != 0 || left == 0) return 0;
+      --left;
+      return -ENODEV;
+    });
+    const auto refused = create("p", "/dev/d0");
+    ASSERT_FALSE(refused.ok()) << failures;
+    EXPECT_EQ(disk.mutation_count(), mutations) << failures;
+  }
+  disk.set_fault_hook(nullptr);
+  const auto back = create("p", "/dev/d0");
+  ASSERT_TRUE(back.ok()) << back.error().message;
+  EXPECT_EQ(replicas.list().size(), 1u);
+}
+
+}  // namespace
+}  // namespace mayastor::host
