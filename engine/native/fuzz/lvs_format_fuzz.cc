@@ -84,6 +84,12 @@ void super(const uint8_t* data, size_t size) {
   if (!parsed.ok()) return;
   CHECK(parsed.value().md_clusters() <= parsed.value().total_clusters());
   CHECK(parsed.value().size_bytes <= kDevice);
+  // What is read and kept in memory is bounded by the device, not by the super block's words.
+  const uint32_t longest =
+      std::max(mask_pages(parsed.value().md_len), mask_pages(parsed.value().total_clusters()));
+  CHECK(parsed.value().page_mask_len <= longest);
+  CHECK(parsed.value().cluster_mask_len <= longest);
+  CHECK(parsed.value().blobid_mask_len <= longest);
   encode_super(parsed.value(), page);
   CHECK(parse_super(page, kDevice).ok());
 }

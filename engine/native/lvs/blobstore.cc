@@ -31,6 +31,7 @@ lvs_format::Limits Blobstore::limits() const noexcept {
   limits.total_clusters = super_.total_clusters();
   limits.first_data_cluster = super_.md_clusters();
   limits.md_len = super_.md_len;
+  limits.max_blob_clusters = std::min(limits.max_blob_clusters, blob_clusters_left());
   return limits;
 }
 
@@ -242,6 +243,9 @@ std::string Blobstore::audit() const {
       own(cluster_owner, clusters_, pending->device_cluster, id, "cluster");
     }
   }
+  uint64_t mapped = 0;
+  for (const auto& [id, blob] : blobs_) mapped += blob->meta.clusters.size();
+  if (mapped != blob_clusters_) problems += "clusters of blobs are miscounted; ";
   if (cluster_owner.size() != clusters_.used()) problems += "clusters leaked; ";
   if (page_owner.size() != pages_.used()) problems += "metadata pages leaked; ";
   return problems;

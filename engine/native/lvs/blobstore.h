@@ -10,6 +10,7 @@
 // cluster or page has at most one owner; after a failed in-place write nothing more is changed
 // (`failed`), since memory and disk may differ.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -141,6 +142,11 @@ class Blobstore final {
     return uint64_t{cluster} * super_.cluster_size;
   }
   [[nodiscard]] lvs_format::Limits limits() const noexcept;
+  // What blobs may yet grow by (SuperBlock::max_blob_clusters).
+  [[nodiscard]] uint64_t blob_clusters_left() const noexcept {
+    const uint64_t most = super_.max_blob_clusters();
+    return most - std::min(most, blob_clusters_);
+  }
   [[nodiscard]] Error fail(IoStatus status, std::string_view what);  // and refuse changes from now
 
   std::shared_ptr<Bdev> base_;
@@ -155,6 +161,7 @@ class Blobstore final {
   BitArray pages_;     // of the metadata region
   BitArray clusters_;  // of the device, metadata ones included
   std::map<uint64_t, std::shared_ptr<Blob>> blobs_;
+  uint64_t blob_clusters_ = 0;  // sizes of all blobs
   std::optional<uint32_t> shadow_page_;
   uint64_t shadowed_root_ = lvs_format::kNoPage;  // root page whose image the shadow holds
   AsyncMutex metadata_;

@@ -149,7 +149,9 @@ Task<Result<void>> Blobstore::load_all() {
   for (const uint32_t root : found.roots) {
     auto blob = co_await load_blob(root, recovered_ ? &found : nullptr);
     if (!blob.ok()) co_return blob.error();
-    if (blob.value() != nullptr) blobs_.emplace(blob.value()->id(), blob.value());
+    if (blob.value() == nullptr) continue;
+    blob_clusters_ += blob.value()->meta.clusters.size();
+    blobs_.emplace(blob.value()->id(), blob.value());
   }
   auto linked = link_parents();
   if (!linked.ok()) co_return linked;
@@ -321,6 +323,7 @@ Task<Result<void>> Blobstore::settle_snapshots() {
     // Its clusters belong to the other blob as far as they are used at all.
     if (blob->parent != nullptr) --blob->parent->clone_count;
     blobs_.erase(blob->id());
+    blob_clusters_ -= blob->meta.clusters.size();
   }
   auto claimed = claim_all();
   if (!claimed.ok()) co_return claimed;

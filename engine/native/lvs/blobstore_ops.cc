@@ -21,6 +21,14 @@ Error no_space(uint64_t wanted, uint64_t free) {
 Error no_pages() {
   return Error{ErrorCode::kResourceExhausted, "pool has no free metadata pages", 28};
 }
+// More could not be imported again.
+Error too_many_clusters(uint64_t wanted, uint64_t left) {
+  return Error{ErrorCode::kResourceExhausted,
+               "all lvols of the pool together may only have " + std::to_string(left) +
+                   " more clusters, allocated or not; " + std::to_string(wanted) +
+                   " are needed: use another pool, or one with larger clusters",
+               28};
+}
 Error locked() {
   return Error{ErrorCode::kFailedPrecondition,
                "its metadata has flags of a newer version: it is read-only here", 30};
@@ -35,6 +43,9 @@ Task<Result<std::shared_ptr<Blob>>> Blobstore::create_blob(BlobOptions options) 
   const uint64_t wanted = options.thin ? 0 : options.num_clusters;
   if (failed_) co_return *failed_;
   if (wanted > clusters_.free()) co_return no_space(wanted, clusters_.free());
+  if (options.num_clusters > limits().max_blob_clusters) {
+    co_return too_many_clusters(options.num_clusters, limits().max_blob_clusters);
+  }
   auto root = claim_pages(1, 0);
   if (!root) co_return no_pages();
   auto extents = claim_pages(extent_pages_for(wanted), 1);
@@ -79,6 +90,7 @@ Task<Result<std::shared_ptr<Blob>>> Blobstore::create_blob(BlobOptions options) 
   }
   blob->publish_map();
   blobs_.emplace(id, blob);
+  blob_clusters_ += blob->meta.clusters.size();
   co_return blob;
 }
 
@@ -108,6 +120,7 @@ Task<Result<void>> Blobstore::delete_blob(std::shared_ptr<Blob> blob) {
       co_return fail(status, "Cannot write pool metadata");
     }
     blobs_.erase(blob->id());
+    blob_clusters_ -= blob->meta.clusters.size();
     if (blob->parent != nullptr) --blob->parent->clone_count;
     std::vector<uint32_t> pages = blob->chain;
     for (const uint32_t page : blob->meta.extent_pages) {
@@ -136,6 +149,12 @@ Task<Result<void>> Blobstore::resize_blob(std::shared_ptr<Blob> blob, uint64_t n
   if (failed_) co_return *failed_;
   if (blob->metadata_locked() || blob->read_only()) co_return locked();
   if (added > clusters_.free()) co_return no_space(added, clusters_.free());
+  if (num_clusters > kept && num_clusters - kept > blob_clusters_left()) {
+    co_return too_many_clusters(num_clusters - kept, blob_clusters_left());
+  }
+  if (num_clusters > lvs_format::kBlobClustersMax) {
+    co_return too_many_clusters(num_clusters, lvs_format::kBlobClustersMax);
+  }
   auto clusters = claim_clusters(added);
   CHECK(clusters.has_value());
   auto done = co_await clear_new_clusters(*clusters);
@@ -188,6 +207,7 @@ Task<Result<void>> Blobstore::resize_blob(std::shared_ptr<Blob> blob, uint64_t n
       co_return done;
     }
     blob->publish_map();
+    blob_clusters_ = blob_clusters_ - old_count + num_clusters;
     auto zeroed = co_await zero_pages(old_pages, false);
     if (zeroed.ok()) release_pages(old_pages);
   }

@@ -312,6 +312,24 @@ TEST(Foreign, DamageIsNamedAndNothingIsWritten) {
   }
 }
 
+TEST(Foreign, BlobsThatClaimMoreThanFitsInMemoryAreRefused) {
+  LvsRig rig(1, {.size_bytes = kSize});
+  Image image(rig.disk);
+  // Each is as large as a blob may be; all together are not. No page lists their clusters.
+  for (uint32_t root = 1; root <= 3; ++root) {
+    BlobMetadata blob = lvol_blob(root, {}, 0, true);
+    blob.clusters.assign(lvs_format::kBlobClustersMax / 2, 0);
+    blob.extent_pages.assign(lvs_format::kBlobClustersMax / 2 / 512, 0);
+    image.put(root, blob);
+  }
+  auto imported = rig.sim.run(LvolStore::import(rig.open_disk(), "pool", std::nullopt));
+  ASSERT_FALSE(imported.ok());
+  EXPECT_EQ(imported.error().code, ErrorCode::kInternal);
+  EXPECT_NE(imported.error().message.find("too large"), std::string::npos)
+      << imported.error().message;
+  EXPECT_EQ(rig.disk.mutation_count(), 0u);
+}
+
 TEST(Foreign, BlobsThatAreNotLvolsAreCarried) {
   LvsRig rig(1, {.size_bytes = kSize});
   Image image(rig.disk);

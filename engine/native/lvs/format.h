@@ -5,6 +5,7 @@
 // encode(parse(x)) keeps everything another implementation wrote in a known descriptor.
 // Source: the published blobstore and lvolstore formats, version 3. All integers little-endian.
 #pragma once
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -26,6 +27,7 @@ inline constexpr uint32_t kCrcOffset = 4092;
 inline constexpr uint32_t kNoPage = 0xFFFFFFFF;  // end of a chain
 inline constexpr uint64_t kNoBlob = UINT64_MAX;
 inline constexpr uint32_t kClustersPerExtentPage = 512;
+inline constexpr uint64_t kBlobClustersMax = 1 << 26;  // of one blob, which may exceed the device
 inline constexpr uint32_t kVersion = 3;
 inline constexpr char kSignature[] = "SPDKBLOB";  // 8 bytes on disk, no NUL
 inline constexpr char kLvolStoreType[] = "LVOLSTORE";
@@ -108,6 +110,11 @@ struct SuperBlock {
     return static_cast<uint32_t>(size_bytes / cluster_size);
   }
   [[nodiscard]] uint32_t md_clusters() const noexcept;  // clusters taken by everything before data
+  // What all blobs together may have, allocated or not: their maps are held in memory. 256 TiB with
+  // clusters of 4 MiB, or sixteen times the device.
+  [[nodiscard]] uint64_t max_blob_clusters() const noexcept {
+    return std::max(kBlobClustersMax, uint64_t{16} * total_clusters());
+  }
 };
 
 // Sizes and places of everything on a device. kInvalidArgument when it cannot hold a store.
@@ -171,10 +178,10 @@ struct BlobMetadata {
 };
 
 struct Limits {
-  uint32_t total_clusters = 0;           // device cluster numbers are below this
-  uint32_t first_data_cluster = 1;       // and not below this
-  uint32_t md_len = 0;                   // metadata page numbers are below this
-  uint64_t max_blob_clusters = 1 << 26;  // a thin blob may exceed the device: 256 TiB at 4 MiB
+  uint32_t total_clusters = 0;      // device cluster numbers are below this
+  uint32_t first_data_cluster = 1;  // and not below this
+  uint32_t md_len = 0;              // metadata page numbers are below this
+  uint64_t max_blob_clusters = kBlobClustersMax;
 };
 
 struct PageHeader {

@@ -40,8 +40,9 @@ struct Region {
 };
 
 // Every region lies between the super block and the metadata, apart from the others, and can hold
-// its bits.
+// its bits. None is longer than the longest mask of the store: a mask is read into memory.
 Result<void> check_regions(const SuperBlock& super) {
+  const uint32_t longest = std::max(mask_pages(super.md_len), mask_pages(super.total_clusters()));
   std::vector<Region> regions = {
       {super.page_mask_start, super.page_mask_len, super.md_len, "used page mask"},
       {super.cluster_mask_start, super.cluster_mask_len, super.total_clusters(),
@@ -58,6 +59,7 @@ Result<void> check_regions(const SuperBlock& super) {
     if (region.length < mask_pages(region.bits)) {
       return damaged_super(std::string(region.name) + " is too short");
     }
+    if (region.length > longest) return damaged_super(std::string(region.name) + " is too long");
     end = region.start + region.length;
   }
   if (super.md_start < end) return damaged_super("metadata region overlaps a mask");

@@ -108,6 +108,32 @@ TEST(Format, SuperBlockThatIsDamagedIsRefusedButATornCleanMarkIsNot) {
   }
 }
 
+TEST(Format, MasksLongerThanTheStoreNeedsAreRefused) {
+  // A device that would have the room: only the length itself is wrong.
+  constexpr uint64_t kDevice = 1ull << 40;
+  const SuperBlock good = plan_layout(layout_of(64 * kMiB, kMiB)).take();
+  Page page{};
+  encode_super(good, page);
+  ASSERT_TRUE(parse_super(page, kDevice).ok());
+  for (const int which : {0, 1, 2}) {
+    SuperBlock super = good;
+    super.size_bytes = kDevice;
+    super.cluster_size = 1u << 30;
+    super.page_mask_start = 1;
+    super.page_mask_len = which == 0 ? 1u << 20 : 1;
+    super.cluster_mask_start = super.page_mask_start + super.page_mask_len;
+    super.cluster_mask_len = which == 1 ? 1u << 20 : 1;
+    super.blobid_mask_start = super.cluster_mask_start + super.cluster_mask_len;
+    super.blobid_mask_len = which == 2 ? 1u << 20 : 1;
+    super.md_start = super.blobid_mask_start + super.blobid_mask_len;
+    Page crafted{};
+    encode_super(super, crafted);
+    auto parsed = parse_super(crafted, kDevice);
+    ASSERT_FALSE(parsed.ok()) << which;
+    EXPECT_NE(parsed.error().message.find("too long"), std::string::npos) << parsed.error().message;
+  }
+}
+
 TEST(Format, MasksRoundTripAndCheckTheirHeader) {
   std::vector<uint64_t> words = {0x8000000000000001, 0x5};
   std::vector<uint8_t> bytes(kPageSize);

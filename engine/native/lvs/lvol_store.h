@@ -78,7 +78,8 @@ class LvolStore final : public std::enable_shared_from_this<LvolStore> {
   Task<Result<void>> destroy();
 
   // kAlreadyExists: name or uuid taken; kInvalidArgument: bad name, size 0, or larger than the
-  // whole pool; kResourceExhausted: not enough free clusters (thick) or metadata pages.
+  // whole pool; kResourceExhausted: not enough free clusters (thick) or metadata pages, or the
+  // sizes of all lvols together beyond what is kept in memory.
   Task<Result<std::shared_ptr<Lvol>>> create_lvol(LvolOptions options);
   // kNotFound; kFailedPrecondition while a channel of it is open or clones depend on it.
   Task<Result<void>> destroy_lvol(Uuid uuid);
