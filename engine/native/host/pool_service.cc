@@ -15,6 +15,11 @@ namespace {
   return uri.value().path();
 }
 
+[[nodiscard]] bool names_existing_bdev(const std::string& disk) {
+  const auto uri = Uri::parse(disk);
+  return uri.ok() && (uri.value().scheme() == "bdev" || uri.value().scheme() == "loopback");
+}
+
 // A bad disk or pool is the caller's argument, as published: import failures are InvalidArgument.
 [[nodiscard]] Error as_argument(Error error) {
   if (error.code == ErrorCode::kNotFound || error.code == ErrorCode::kInternal ||
@@ -106,6 +111,8 @@ Task<Result<PoolInfo>> PoolService::load(PoolRequest request, IfMissing if_missi
 
   auto pool = std::make_unique<Pool>();
   pool->disk_uri = disk;
+  // A bdev that was there before, by whatever name it is found, stays when the pool goes.
+  pool->owns_disk = !names_existing_bdev(disk);
   auto base = co_await registry_.create(disk);
   if (!base.ok() && base.error().code == ErrorCode::kAlreadyExists) {
     pool->owns_disk = false;
@@ -120,6 +127,11 @@ Task<Result<PoolInfo>> PoolService::load(PoolRequest request, IfMissing if_missi
     co_return error;
   }
   pool->disk_name = base.value()->name();
+  if (base.value()->uri().empty()) {
+    co_return Error{ErrorCode::kInvalidArgument, what + "bdev " + pool->disk_name + " is a " +
+                                                     base.value()->product_name() +
+                                                     " of this engine; a pool needs a disk"};
+  }
   const auto claimed = registry_.claim(pool->disk_name, "pool " + request.name);
   if (!claimed.ok()) {
     co_return Error{ErrorCode::kInvalidArgument, what + claimed.error().message};

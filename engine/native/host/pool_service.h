@@ -36,7 +36,8 @@ class PoolService final {
   PoolService& operator=(const PoolService&) = delete;
 
   // Loads the pool if the disk holds it, else formats the disk. kAlreadyExists: loaded already;
-  // kInvalidArgument: bad disk, another pool on it, wrong uuid.
+  // kInvalidArgument: bad disk, another pool on it, wrong uuid, a replica that another loaded pool
+  // has too. A disk given as bdev:///name stays when the pool goes.
   Task<Result<PoolInfo>> create(PoolRequest request);
   Task<Result<PoolInfo>> import(PoolRequest request);
   // kNotFound: not loaded; kFailedPrecondition: a nexus uses one of its replicas.

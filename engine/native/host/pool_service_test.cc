@@ -110,5 +110,28 @@ TEST_F(PoolServiceTest, CreateNeverFormatsAPoolWhoseDiskIsAwayForAMoment) {
   EXPECT_EQ(replicas.list().size(), 1u);
 }
 
+TEST_F(PoolServiceTest, BdevThatWasThereBeforeOutlivesThePoolOnIt) {
+  ASSERT_TRUE(sim.run(registry.create("malloc:///m0?size_mb=64")).ok());
+  for (const char* disk_uri : {"bdev:///m0", "loopback:///m0", "malloc:///m0?size_mb=64"}) {
+    const auto made = create("p", disk_uri);
+    ASSERT_TRUE(made.ok()) << made.error().message;
+    ASSERT_TRUE(export_pool("p").ok());
+    ASSERT_NE(registry.find("m0"), nullptr) << disk_uri;
+    EXPECT_EQ(registry.claimed_by("m0"), "");
+    EXPECT_FALSE(create("q", disk_uri).ok());  // holds "p"
+    ASSERT_NE(registry.find("m0"), nullptr) << disk_uri;
+  }
+}
+
+TEST_F(PoolServiceTest, ReplicaIsNoDisk) {
+  ASSERT_TRUE(create("p", "/dev/d0").ok());
+  ASSERT_TRUE(create_replica("p", false).ok());
+  const auto refused = create("q", std::string("bdev:///") + kReplica);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_NE(registry.find(kReplica), nullptr);
+  EXPECT_EQ(registry.claimed_by(kReplica), "");
+}
+
 }  // namespace
 }  // namespace mayastor::host
