@@ -149,12 +149,16 @@ Task<Result<PoolInfo>> PoolService::load(PoolRequest request, IfMissing if_missi
   pools_[name] = std::move(pool);
   const auto attached = co_await attach(loaded);
   if (!attached.ok()) {
-    const auto undone = co_await detach(loaded, false);
-    if (!undone.ok()) {
-      events_.on_log(LogLevel::kError, "pool half loaded: " + undone.error().message,
+    // Nothing of it is served: only its disk is to be let go.
+    const auto unloaded = co_await loaded->store->export_store();
+    if (!unloaded.ok()) {
+      events_.on_log(LogLevel::kWarn, "pool not unloaded cleanly: " + unloaded.error().message,
                      {{"pool.id", name}});
     }
+    const auto gone = std::move(pools_.at(name));  // no half pool is seen while it is awaited
     pools_.erase(name);
+    gone->store.reset();
+    co_await release_disk(gone.get());
     Error error = attached.error();
     error.message = what + error.message;
     co_return error;
@@ -181,11 +185,36 @@ Task<Result<std::shared_ptr<LvolStore>>> PoolService::open_store(std::shared_ptr
   co_return co_await LvolStore::create(std::move(base), std::move(options));
 }
 
-// Lvols into the registry, and served again where their properties say so.
+// Names are the engine's: a bdev is found and served by them, whichever pool it is in.
+Result<void> PoolService::check_names(const Pool& loading) const {
+  for (const auto& lvol : loading.store->lvols()) {
+    for (const auto& [other, pool] : pools_) {
+      if (pool.get() == &loading) continue;
+      const bool twice = pool->store->find_lvol(lvol->uuid()) != nullptr ||
+                         pool->store->find_lvol(lvol->lvol_name()) != nullptr;
+      if (!twice) continue;
+      return Error{ErrorCode::kInvalidArgument,
+                   "its replica " + lvol->lvol_name() + " (" + lvol->name() +
+                       ") is in the loaded pool " + other +
+                       " too, by its name or uuid; destroy the one that is not needed, or export " +
+                       "that pool first"};
+    }
+  }
+  return {};
+}
+
+// Lvols into the registry, and served again where their properties say so. On an error nothing of
+// the pool is in the registry or served.
 Task<Result<void>> PoolService::attach(Pool* pool) {
+  if (auto unique = check_names(*pool); !unique.ok()) co_return unique;
+  std::vector<std::string> registered;
   for (const auto& lvol : pool->store->lvols()) {
     const auto added = registry_.add(lvol);
-    if (!added.ok()) co_return added;
+    if (!added.ok()) {
+      for (const auto& mine : registered) registry_.remove(mine);
+      co_return added;
+    }
+    registered.push_back(lvol->name());
   }
   for (const auto& lvol : pool->store->lvols()) {
     lvol->set_removed_handler([this, pool, name = pool->store->name()](IoStatus) {

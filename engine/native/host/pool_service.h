@@ -64,6 +64,7 @@ class PoolService final {
   Task<Result<PoolInfo>> load(PoolRequest request, IfMissing if_missing);
   Task<Result<std::shared_ptr<LvolStore>>> open_store(std::shared_ptr<Bdev> base,
                                                       PoolRequest request, IfMissing if_missing);
+  [[nodiscard]] Result<void> check_names(const Pool& loading) const;
   Task<Result<void>> attach(Pool* pool);
   Task<Result<void>> detach(Pool* pool, bool destroy);
   Task<void> release_disk(Pool* pool);

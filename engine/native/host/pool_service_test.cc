@@ -133,5 +133,31 @@ TEST_F(PoolServiceTest, ReplicaIsNoDisk) {
   EXPECT_EQ(registry.claimed_by(kReplica), "");
 }
 
+TEST_F(PoolServiceTest, PoolWithAReplicaThatIsLoadedElsewhereLeavesThatOneAlone) {
+  ASSERT_TRUE(create("a", "/dev/d0").ok());
+  ASSERT_TRUE(create_replica("a", true).ok());
+  ASSERT_TRUE(export_pool("a").ok());
+  ASSERT_TRUE(create("b", "/dev/d1").ok());
+  ASSERT_TRUE(create_replica("b", true).ok());
+  const auto theirs = registry.find(kReplica);
+  for (const bool in_use : {false, true}) {
+    if (in_use) {
+      ASSERT_TRUE(registry.claim(kReplica, "a nexus").ok());
+    }
+    const auto refused = import("a", "/dev/d0");
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_NE(refused.error().message.find("pool b"), std::string::npos) << refused.error().message;
+    EXPECT_EQ(registry.find(kReplica), theirs);
+    EXPECT_TRUE(sharing.is_shared(kReplica));
+    EXPECT_EQ(registry.find("/dev/d0"), nullptr) << "the disk is let go";
+  }
+  registry.unclaim(kReplica);
+  ASSERT_TRUE(export_pool("b").ok());
+  const auto back = import("a", "/dev/d0");
+  ASSERT_TRUE(back.ok()) << back.error().message;
+  EXPECT_TRUE(sharing.is_shared(kReplica));
+}
+
 }  // namespace
 }  // namespace mayastor::host

@@ -58,7 +58,12 @@ void Sharing::forget_reservations(const std::string& ptpl_path) const {
 
 Task<Result<void>> Sharing::share(ShareRequest request) {
   std::string nqn = nqn_of(request.name);
-  if (target_.contains(nqn)) {
+  if (const auto served = target_.find(nqn); served.ok()) {
+    if (served.value().bdev_name != request.bdev->name()) {
+      co_return Error{ErrorCode::kAlreadyExists, "Cannot share " + request.bdev->name() + " as " +
+                                                     nqn + ": that name serves " +
+                                                     served.value().bdev_name};
+    }
     if (request.allowed_hosts.empty()) co_return Result<void>();
     std::vector<std::string> hosts = request.allowed_hosts;
     co_return co_await target_.set_allowed_hosts(std::move(nqn), std::move(hosts));

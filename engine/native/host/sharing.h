@@ -41,7 +41,8 @@ class Sharing final {
   Sharing(const Sharing&) = delete;
   Sharing& operator=(const Sharing&) = delete;
 
-  // Shared already: only the allowed hosts change (an empty list changes nothing).
+  // Shared already: only the allowed hosts change (an empty list changes nothing). kAlreadyExists:
+  // another bdev is shared by that name.
   Task<Result<void>> share(ShareRequest request);
   Task<Result<void>> unshare(std::string name);  // not shared: ok
   [[nodiscard]] bool is_shared(const std::string& name) const;
