@@ -278,6 +278,11 @@ Task<Result<void>> PoolService::detach(Pool* pool, bool destroy) {
     }
     co_return left;
   }
+  if (const std::string& why = pool->store->unclean_export(); !why.empty()) {
+    events_.on_log(LogLevel::kWarn,
+                   "pool let go as after a crash, its next import recovers: " + why,
+                   {{"pool.id", pool->store->name()}});
+  }
   if (destroy) sharing_.forget_reservations("pool/" + uuid.to_string());
   co_await release_disk(pool);
   co_return Result<void>();
@@ -388,7 +393,7 @@ PoolInfo PoolService::describe(const Pool& pool) const {
   info.disk_capacity = store.base()->size_bytes();
   info.cluster_size = store.cluster_size();
   info.page_size = 4096;
-  info.faulted = pool.faulted;
+  info.faulted = pool.faulted || store.failed();
   return info;
 }
 

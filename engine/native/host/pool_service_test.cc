@@ -159,5 +159,24 @@ TEST_F(PoolServiceTest, PoolWithAReplicaThatIsLoadedElsewhereLeavesThatOneAlone)
   EXPECT_TRUE(sharing.is_shared(kReplica));
 }
 
+TEST_F(PoolServiceTest, PoolWhoseMetadataCannotBeWrittenIsFaultedAndCanBeLoadedAgain) {
+  ASSERT_TRUE(create("p", "/dev/d0").ok());
+  ASSERT_TRUE(create_replica("p", false).ok());
+  EXPECT_FALSE(pools.list().at(0).faulted);
+  // The replica's root page: page 1 of the metadata region, which starts at page 4.
+  disk.set_fault_hook([](const SimDiskOp& op) {
+    return op.type == SimDiskOpType::kWrite && op.offset == 5 * 4096 ? -EIO : 0;
+  });
+  EXPECT_FALSE(sim.run(replicas.set_entity_id(kReplica, "volume")).ok());
+  EXPECT_TRUE(pools.list().at(0).faulted);
+  const auto exported = export_pool("p");
+  ASSERT_TRUE(exported.ok()) << exported.error().message;
+  disk.set_fault_hook(nullptr);
+  const auto back = import("p", "/dev/d0");
+  ASSERT_TRUE(back.ok()) << back.error().message;
+  EXPECT_FALSE(back.value().faulted);
+  EXPECT_TRUE(sim.run(replicas.set_entity_id(kReplica, "volume")).ok());
+}
+
 }  // namespace
 }  // namespace mayastor::host

@@ -41,7 +41,7 @@ struct PoolInfo {
   std::vector<std::string> disks;
   uint64_t capacity = 0, used = 0, committed = 0, disk_capacity = 0;
   uint32_t cluster_size = 0, page_size = 0;
-  bool faulted = false;  // its disk has gone
+  bool faulted = false;  // its disk has gone, or did not take its metadata
 };
 
 struct PoolRequest {

@@ -45,7 +45,7 @@ Error Blobstore::fail(IoStatus status, std::string_view what) {
   if (!failed_) {
     failed_ = Error{ErrorCode::kFailedPrecondition,
                     "pool takes no changes since its metadata could not be written; repair the "
-                    "device and import the pool again (" +
+                    "device, export the pool and import it again (" +
                         error.message + ")",
                     error.error_number};
   }

@@ -56,8 +56,10 @@ class Blobstore final {
   Blobstore(const Blobstore&) = delete;
   Blobstore& operator=(const Blobstore&) = delete;
 
-  Task<Result<void>> unload();  // writes the masks and the clean mark
-  Task<Result<void>> wipe();    // the store is gone
+  // Writes the masks and the clean mark. On an error the disk is as after a crash: the next load
+  // recovers everything that was acknowledged.
+  Task<Result<void>> unload();
+  Task<Result<void>> wipe();  // the store is gone
 
   Task<Result<std::shared_ptr<Blob>>> create_blob(BlobOptions options);
   Task<Result<void>> delete_blob(std::shared_ptr<Blob> blob);
@@ -84,6 +86,8 @@ class Blobstore final {
     return pages_.free() + (shadow_page_ ? 1u : 0u);
   }
   [[nodiscard]] bool recovered() const noexcept { return recovered_; }
+  // Takes no more changes: a metadata write failed.
+  [[nodiscard]] bool failed() const noexcept { return failed_.has_value(); }
   [[nodiscard]] Reactor& home() const noexcept { return *home_; }
   // Every cluster and page has exactly the owner the maps say; for tests. Empty when all is well.
   [[nodiscard]] std::string audit() const;

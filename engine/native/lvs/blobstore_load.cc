@@ -420,6 +420,7 @@ Task<Result<void>> Blobstore::write_masks() {
 Task<Result<void>> Blobstore::unload() {
   co_await metadata_.lock();
   const AsyncLock held(metadata_);
+  // What is in memory may differ from the disk, which stays marked as not clean.
   if (failed_) co_return *failed_;
   if (on_disk_clean_) co_return Result<void>();  // nothing changed since it was loaded
   if (shadow_page_) {

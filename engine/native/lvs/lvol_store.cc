@@ -290,10 +290,8 @@ Task<Result<void>> LvolStore::export_store() {
   if (ready.ok()) ready = close_lvols(what);
   if (!ready.ok()) co_return ready;
   auto unloaded = co_await store_->unload();
-  if (!unloaded.ok()) {
-    for (const auto& [id, lvol] : lvols_) lvol->reopen();
-    co_return cannot(what, unloaded.error());
-  }
+  // Kept loaded it could not be imported again, which is what recovers it.
+  if (!unloaded.ok()) unclean_export_ = unloaded.error().message;
   detach();
   co_return Result<void>();
 }
@@ -405,6 +403,10 @@ Task<Result<void>> LvolStore::resize_lvol(Uuid uuid, uint64_t size_bytes) {
   if (shrinks) lvol->reopen();
   if (!resized.ok()) co_return cannot(what, resized.error());
   co_return Result<void>();
+}
+
+bool LvolStore::failed() const noexcept {
+  return store_ != nullptr && store_->failed();
 }
 
 uint32_t LvolStore::cluster_size() const noexcept {

@@ -71,9 +71,13 @@ class LvolStore final : public std::enable_shared_from_this<LvolStore> {
   LvolStore(const LvolStore&) = delete;
   LvolStore& operator=(const LvolStore&) = delete;
 
-  // Unloads cleanly; data stays. kFailedPrecondition while a channel of a lvol is open. Afterwards
-  // the store and its lvols only answer questions; the base bdev is let go.
+  // Unloads; data stays. kFailedPrecondition while a channel of a lvol is open. Afterwards the
+  // store and its lvols only answer questions; the base bdev is let go. A device that does not take
+  // the clean mark (unclean_export() says why) keeps none of this back: the next import recovers.
   Task<Result<void>> export_store();
+  [[nodiscard]] const std::string& unclean_export() const noexcept { return unclean_export_; }
+  // Takes no more changes since its metadata could not be written; export and import it again.
+  [[nodiscard]] bool failed() const noexcept;
   // Wipes the super block: the pool and all its lvols are gone. Same precondition.
   Task<Result<void>> destroy();
 
@@ -123,7 +127,8 @@ class LvolStore final : public std::enable_shared_from_this<LvolStore> {
   std::string name_;
   Uuid uuid_;
   std::map<uint64_t, std::shared_ptr<Lvol>> lvols_;  // by blob id
-  AsyncMutex operations_;                            // one change at a time
+  std::string unclean_export_;
+  AsyncMutex operations_;  // one change at a time
 };
 
 }  // namespace mayastor

@@ -502,23 +502,40 @@ TEST(LvolStore, DestroyedLvolIsNotBroughtBackByTheShadow) {
 }
 
 TEST(LvolStore, FailedMetadataWriteStopsChangesUntilImport) {
-  LvsRig rig;
-  auto store = rig.create();
-  auto lvol = rig.lvol(store, 1, 4 * kMiB, true);
-  rig.disk.set_fault_hook(
-      [](const SimDiskOp& op) { return op.type == SimDiskOpType::kWrite ? -5 : 0; });
-  EXPECT_FALSE(rig.sim.run(lvol->set_property("shared", "true")).ok());
-  {
-    auto channel = rig.channel(lvol);
-    EXPECT_FALSE(rig.write(*channel, 0, 4096, 1).ok());
-    EXPECT_EQ(rig.read(*channel, 0, 4096), 0);
+  for (const bool works_again : {true, false}) {
+    LvsRig rig;
+    auto store = rig.create();
+    auto lvol = rig.lvol(store, 1, 4 * kMiB, true);
+    rig.disk.set_fault_hook([](const SimDiskOp& op) {
+      // The lvol's root page, where it lies; then its shadow is fine.
+      return op.type == SimDiskOpType::kWrite && op.offset == kRegion + 4096 ? -EIO : 0;
+    });
+    EXPECT_FALSE(rig.sim.run(lvol->set_property("shared", "true")).ok());
+    {
+      auto channel = rig.channel(lvol);
+      EXPECT_FALSE(rig.write(*channel, 0, 4096, 1).ok());
+      EXPECT_EQ(rig.read(*channel, 0, 4096), 0);
+    }
+    EXPECT_TRUE(store->failed());
+    lvol.reset();
+    // The disk still fails, or works again: either way the pool is let go.
+    rig.disk.set_fault_hook([works_again](const SimDiskOp& op) {
+      return op.type == SimDiskOpType::kWrite && !works_again ? -EIO : 0;
+    });
+    const auto exported = rig.sim.run(store->export_store());
+    EXPECT_TRUE(exported.ok()) << exported.error().message;
+    EXPECT_NE(store->unclean_export(), "");
+    EXPECT_FALSE(store->loaded());
+    store.reset();
+    rig.disk.set_fault_hook(nullptr);
+    store = rig.import();
+    EXPECT_EQ(store->audit(), "");
+    EXPECT_FALSE(store->failed());
+    lvol = store->find_lvol(test_uuid(1));
+    EXPECT_TRUE(rig.sim.run(lvol->set_property("shared", "true")).ok());
+    EXPECT_TRUE(rig.sim.run(store->export_store()).ok());
+    EXPECT_EQ(store->unclean_export(), "");
   }
-  rig.disk.set_fault_hook(nullptr);
-  lvol.reset();
-  store.reset();
-  store = rig.import();
-  lvol = store->find_lvol(test_uuid(1));
-  EXPECT_TRUE(rig.sim.run(lvol->set_property("shared", "true")).ok());
 }
 
 }  // namespace
