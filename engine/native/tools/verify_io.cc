@@ -94,6 +94,14 @@ class Session final {
     block_bytes_ = journal_.header().block_bytes;
     blocks_ = journal_.header().blocks;
     busy_.assign(blocks_, false);
+    for (uint64_t block = 0; block < blocks_; ++block) {
+      if (journal_.entry(block).sent > 0) ++to_check_;
+    }
+    if (settings_.mode == Mode::kVerify && to_check_ == 0) {
+      return Error{ErrorCode::kInvalidArgument, "Nothing was ever written with the journal " +
+                                                    settings_.journal +
+                                                    ": there is nothing to verify"};
+    }
     random_ = Sequence(seed_ + started_ns_);  // a continued journal takes other blocks
     if (settings_.mode == Mode::kWrite && blocks_ < settings_.queue_depth * 2) {
       return Error{ErrorCode::kInvalidArgument, "--bytes is too small for --qd: two blocks each"};
@@ -285,6 +293,7 @@ class Session final {
       if (status.ok()) {
         completed(started);
         ++reads_;
+        ++checked_;
         const JournalEntry& entry = journal_.entry(block);
         const std::string problem =
             check_sectors(data, block_bytes_, seed_, block, entry.acknowledged, entry.sent);
@@ -317,6 +326,7 @@ class Session final {
   }
 
   Task<void> digest() {
+    to_check_ = settings_.bytes;
     AlignedBuffer buffer(kDigestBytes);
     ContentHash whole;
     for (uint64_t done = 0; done < settings_.bytes && !stopping_;) {
@@ -337,6 +347,7 @@ class Session final {
       line("{\"event\":\"digest\",\"mib\":%" PRIu64 ",\"hash\":\"%016" PRIx64 "\"}",
            done / kDigestBytes, part.value());
       done += length;
+      checked_ = done;
     }
     whole_digest_ = whole.value();
     co_await disconnect();
@@ -393,6 +404,14 @@ class Session final {
   }
 
   int finish() {
+    // A proof that was cut short is none.
+    const bool proves = settings_.mode != Mode::kWrite;
+    if (proves && stopping_ && !lost_ && checked_ < to_check_) {
+      lost_ = true;
+      last_problem_ = "Stopped after " + std::to_string(checked_) + " of " +
+                      std::to_string(to_check_) +
+                      (settings_.mode == Mode::kDigest ? " bytes" : " blocks");
+    }
     const bool ok = !lost_ && mismatches_ == 0;
     std::string extra;
     if (settings_.mode == Mode::kDigest) {
@@ -408,6 +427,7 @@ class Session final {
       }
       extra = ",\"blocks_written\":" + std::to_string(written) +
               ",\"blocks_in_doubt\":" + std::to_string(in_doubt);
+      if (proves) extra += ",\"blocks_checked\":" + std::to_string(checked_);
     }
     if (lost_) extra += ",\"problem\":" + json_text(last_problem_);
     line("{\"event\":\"result\",\"ok\":%s,\"seconds\":%.1f,\"writes\":%" PRIu64
@@ -441,6 +461,7 @@ class Session final {
   uint64_t longest_stall_ns_ = 0, interval_stall_ns_ = 0;
   uint64_t writes_ = 0, reads_ = 0, mismatches_ = 0;
   uint64_t whole_digest_ = 0;
+  uint64_t checked_ = 0, to_check_ = 0;  // blocks; bytes of a digest
   uint32_t path_losses_ = 0, stop_requests_ = 0;
   Histogram interval_, total_;
 };

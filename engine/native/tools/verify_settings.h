@@ -26,7 +26,8 @@ inline constexpr char kVerifyHelp[] =
     "  verify_io verify --uri URI --journal FILE [--qd N] [--retry-seconds S]\n"
     "  verify_io digest --uri URI --bytes BYTES\n"
     "  --offset-bytes BYTES      where block 0 lies, default 0; 5242880 on a volume's raw replica\n"
-    "Prints JSON lines. Exit: 0 as expected, 1 data is wrong, 2 bad usage, 3 device lost.\n";
+    "Prints JSON lines. Exit: 0 as expected, 1 data is wrong, 2 bad usage, 3 device lost,\n"
+    "or stopped before all was checked.\n";
 
 enum class Mode : uint8_t { kWrite, kVerify, kDigest };
 
