@@ -48,6 +48,25 @@ constexpr Signature kHeadSignatures[] = {
     {0x10034, "ReIsEr"sv, "a ReiserFS file system"},
     {0x8000, "JFS1"sv, "a JFS file system"},
     {0x40, "\x7f\x10\xda\xbe"sv, "a VirtualBox disk image"},
+    {4096 + 24, "\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef"sv,
+     "a bcachefs file system"},
+    {1024, "OCFSV2"sv, "an OCFS2 file system"},  // in block 2 of 512 to 4096 bytes
+    {2048, "OCFSV2"sv, "an OCFS2 file system"},
+    {4096, "OCFSV2"sv, "an OCFS2 file system"},
+    {8192, "OCFSV2"sv, "an OCFS2 file system"},
+    {0x10000, "\x01\x16\x19\x70"sv, "a GFS2 file system"},
+    {528, "!Stra0tis\x86\xff\x02^\x41rh"sv, "a Stratis device"},
+    {0, "integrt\0"sv, "a dm-integrity device"},
+    {32769, "BEA01"sv, "a UDF file system"},
+    {1024, "H+\x00\x04"sv, "an HFS+ file system"},
+    {1024, "HX\x00\x05"sv, "an HFS+ file system"},
+    {32, "NXSB"sv, "an APFS container"},
+    {3, "-FVE-FS-"sv, "a BitLocker volume"},
+    {1024, "\xe2\xe1\xf5\xe0"sv, "an EROFS file system"},
+    {32, "ORCLDISK"sv, "an Oracle ASM disk"},
+    {0, "vhdxfile"sv, "a VHDX disk image"},
+    {0, "KDMV"sv, "a VMDK disk image"},
+    {0, "# Disk DescriptorFile"sv, "a VMDK disk image"},
 };
 
 bool at(std::span<const uint8_t> bytes, uint64_t offset, std::string_view wanted) {
@@ -68,6 +87,12 @@ std::optional<std::string> ext(std::span<const uint8_t> head) {
   if ((load32(head, 1024 + 96) & kExtents) != 0) return "an ext4 file system";
   if ((load32(head, 1024 + 92) & kJournal) != 0) return "an ext3 file system";
   return "an ext2 file system";
+}
+
+// NILFS2: magic 3434h at 6 of the super block at 1024; two bytes are few, so its revision (2)
+// counts too.
+bool has_nilfs2(std::span<const uint8_t> head) {
+  return at(head, 1024, "\x02\x00\x00\x00"sv) && at(head, 1024 + 6, "\x34\x34"sv);
 }
 
 // MBR: 55 AA and at least one partition with a type and a length.
@@ -109,6 +134,12 @@ std::optional<std::string> in_tail(std::span<const uint8_t> tail, uint64_t devic
       at(tail, new_place - start, "\xfc\x4e\x2b\xa9"sv)) {
     return "a Linux md raid member";
   }
+  // DRBD: meta-data in the last whole 4 KiB; magic at 60 of it (versions 8.0 to 9).
+  const uint64_t drbd = (device_bytes & ~uint64_t{4095}) - 4096;
+  if (device_bytes >= 4096 && drbd >= start && at(tail, drbd - start + 60, "\x83\x74\x02"sv)) {
+    const uint8_t version = tail[drbd - start + 63];
+    if (version >= 0x6a && version <= 0x6d) return "a DRBD device";
+  }
   if (has_zfs_label(tail)) return "a ZFS pool member";
   return std::nullopt;
 }
@@ -122,6 +153,7 @@ std::optional<std::string> recognise_contents(std::span<const uint8_t> head,
   for (const Signature& signature : kHeadSignatures) {
     if (at(head, signature.offset, signature.bytes)) return signature.what;
   }
+  if (has_nilfs2(head)) return "a NILFS2 file system";
   if (has_zfs_label(head)) return "a ZFS pool member";
   if (has_mbr_partitions(head)) return "an MBR partition table";
   return in_tail(tail, device_bytes);
