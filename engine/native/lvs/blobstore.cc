@@ -59,11 +59,23 @@ Task<IoStatus> Blobstore::barrier() {
 
 Task<Result<void>> Blobstore::begin_change() {
   if (failed_) co_return *failed_;
-  if (!on_disk_clean_) co_return Result<void>();
-  super_.clean = false;
-  auto written = co_await write_super();
-  if (written.ok()) on_disk_clean_ = false;
-  co_return written;
+  if (on_disk_clean_) {
+    super_.clean = false;
+    auto written = co_await write_super();
+    if (!written.ok()) co_return written;
+    on_disk_clean_ = false;
+  }
+  co_return co_await empty_old_shadow();
+}
+
+// An image that is not kept up must not be taken for one. A page that is taken again is written by
+// its owner.
+Task<Result<void>> Blobstore::empty_old_shadow() {
+  if (!old_shadow_ || (pages_.test(*old_shadow_) && old_shadow_ != shadow_page_)) {
+    co_return Result<void>();
+  }
+  std::vector<uint32_t> page(1, *old_shadow_);
+  co_return co_await zero_pages(std::move(page), true);
 }
 
 Task<Result<void>> Blobstore::write_super() {
@@ -79,16 +91,19 @@ Task<Result<void>> Blobstore::write_page(uint32_t page, const Page* image, bool 
   const IoStatus status =
       co_await write(*channel_, offset, page_buffer_.data(), kPageSize, durable);
   if (!status.ok()) co_return io_error(status, "Cannot write pool metadata");
+  if (old_shadow_ == page) old_shadow_.reset();
   co_return Result<void>();
 }
 
 Task<Result<void>> Blobstore::rewrite_page(uint32_t page, const Page* image) {
-  // Devices with 4096 byte blocks write a page whole or not at all: no shadow needed.
-  if (shadow_page_ && base_->block_size() < kPageSize) {
+  // Whatever the block size: it may be one that was asked for, larger than what the device writes
+  // whole or not at all.
+  if (shadow_page_) {
     const uint32_t shadow = *shadow_page_;
     const bool is_root = lvs_format::page_header(*image).blob_id == lvs_format::blob_id_of(page);
     shadowed_root_ = is_root ? page : lvs_format::kNoPage;
-    auto written = co_await write_page(shadow, image, true);
+    const Page copy = lvs_format::shadow_of(*image, page);
+    auto written = co_await write_page(shadow, &copy, true);
     if (!written.ok()) co_return written;  // the page itself is untouched
   }
   std::memcpy(page_buffer_.data(), image->data(), kPageSize);
@@ -188,7 +203,7 @@ std::optional<std::vector<uint32_t>> Blobstore::claim_pages(uint64_t count, uint
     if (!page && shadow_page_) {
       // The last free page: give up the protection against torn pages rather than the operation.
       pages_.clear(*shadow_page_);
-      shadow_page_.reset();
+      old_shadow_ = std::exchange(shadow_page_, std::nullopt);
       page = pages_.find_clear(from);
     }
     if (!page) {
@@ -207,10 +222,13 @@ void Blobstore::release_clusters(const std::vector<uint32_t>& clusters) {
 
 void Blobstore::release_pages(const std::vector<uint32_t>& pages) {
   for (const uint32_t page : pages) pages_.clear(page);
+  if (shadow_page_ || pages.empty() || !protects_) return;
+  take_shadow_page();  // it was given up for want of pages
 }
 
 void Blobstore::take_shadow_page() {
   CHECK(!shadow_page_);
+  protects_ = true;
   shadow_page_ = pages_.find_last_clear();
   if (shadow_page_) pages_.set(*shadow_page_);
 }

@@ -3,9 +3,9 @@
 // Why the order of writes matters: a crash may leave any subset of what was not flushed. So new
 // pages are durable before the root page that refers to them (the commit point), and what the old
 // root referred to is given up only after the new one is durable. A page rewritten in place could
-// tear between device blocks; a copy is therefore written first into a spare page ("the shadow"),
-// from which recovery repairs it. Other implementations ignore the shadow: its blob id does not
-// belong to the page it lies in and nothing links to it.
+// tear between device blocks; a copy that names that page is therefore written first into a spare
+// page ("the shadow"), from which recovery repairs it. Other implementations ignore the shadow: its
+// blob id does not belong to the page it lies in and nothing links to it.
 // Owner: the home reactor. Invariants: metadata writes happen with metadata_ held; a claimed
 // cluster or page has at most one owner; after a failed in-place write nothing more is changed
 // (`failed`), since memory and disk may differ.
@@ -86,6 +86,11 @@ class Blobstore final {
     return pages_.free() + (shadow_page_ ? 1u : 0u);
   }
   [[nodiscard]] bool recovered() const noexcept { return recovered_; }
+  // Blobs whose root page was found damaged after a crash, with no copy of it: they are not loaded.
+  // Lost, or their making or removal was cut off.
+  [[nodiscard]] const std::vector<uint32_t>& damaged_roots() const noexcept {
+    return damaged_roots_;
+  }
   // Takes no more changes: a metadata write failed.
   [[nodiscard]] bool failed() const noexcept { return failed_.has_value(); }
   [[nodiscard]] Reactor& home() const noexcept { return *home_; }
@@ -101,18 +106,22 @@ class Blobstore final {
   Task<Result<void>> load_all();
   Task<Result<std::vector<uint32_t>>> roots_of_clean_store();
   Task<Result<void>> scan(Scan* scan);
+  Task<Result<void>> read_page(uint32_t page, const Scan* scan);  // into page_buffer_
+  Task<Result<bool>> repair_from_shadow(uint32_t page, Scan* scan);
   Task<Result<void>> repair_torn_roots(Scan* scan);
+  Task<Result<void>> write_repairs(const Scan* scan);
   Task<Result<std::shared_ptr<Blob>>> load_blob(uint32_t root, Scan* scan);  // null: dropped
   Task<Result<lvs_format::ExtentPage>> load_extent_page(uint64_t blob_id, uint32_t index,
                                                         uint32_t page, Scan* scan);
   Result<void> link_parents();
-  Task<Result<void>> settle_snapshots();
+  Task<Result<void>> settle_snapshots(const Scan* scan);
   Result<void> claim_all();
   Task<Result<void>> finish_recovery(const Scan* scan);
   Task<Result<void>> write_masks();
 
   // Metadata writes (blobstore.cc); metadata_ is held.
   Task<Result<void>> begin_change();  // refuses after a failure; marks the store dirty once
+  Task<Result<void>> empty_old_shadow();
   Task<Result<void>> write_super();
   Task<Result<void>> write_page(uint32_t page, const lvs_format::Page* image, bool durable);
   Task<Result<void>> rewrite_page(uint32_t page, const lvs_format::Page* image);  // in place
@@ -167,7 +176,10 @@ class Blobstore final {
   std::map<uint64_t, std::shared_ptr<Blob>> blobs_;
   uint64_t blob_clusters_ = 0;  // sizes of all blobs
   std::optional<uint32_t> shadow_page_;
-  uint64_t shadowed_root_ = lvs_format::kNoPage;  // root page whose image the shadow holds
+  std::optional<uint32_t> old_shadow_;            // was given up, and may hold its image still
+  uint64_t shadowed_root_ = lvs_format::kNoPage;  // root page whose image either of them holds
+  bool protects_ = false;  // loading is done: there is a shadow whenever a page is free
+  std::vector<uint32_t> damaged_roots_;
   AsyncMutex metadata_;
 };
 

@@ -3,6 +3,7 @@
 // clean store only spares the scan of the whole metadata region, its mask tells where blobs are.
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "core/reactor.h"
 #include "lvs/blobstore.h"
@@ -31,8 +32,15 @@ Error damaged(std::string what) {
 
 struct Blobstore::Scan {
   std::vector<uint32_t> roots;
-  std::vector<uint32_t> torn;      // neither valid nor empty
-  std::map<uint32_t, Page> stray;  // valid, nothing to do with its place: shadows, extent pages
+  struct Place {
+    uint32_t page;
+    uint64_t blob_id;  // what its header says
+  };
+  std::vector<Place> torn;   // neither valid nor empty
+  std::vector<Place> stray;  // valid, nothing to do with its place: shadows, extent pages
+  std::map<uint32_t, uint32_t> shadows;  // where the copy of a page lies; the highest, if several
+  std::map<uint32_t, Page> repaired;     // pages that are to be written
+  std::vector<uint32_t> emptied;         // roots of deletes that are to be finished
 };
 
 Task<Result<SuperBlock>> Blobstore::read_super(std::shared_ptr<Bdev> base) {
@@ -155,7 +163,7 @@ Task<Result<void>> Blobstore::load_all() {
   }
   auto linked = link_parents();
   if (!linked.ok()) co_return linked;
-  auto settled = co_await settle_snapshots();
+  auto settled = co_await settle_snapshots(&found);
   if (!settled.ok()) co_return settled;
   if (recovered_) co_return co_await finish_recovery(&found);
   take_shadow_page();
@@ -190,7 +198,7 @@ Task<Result<void>> Blobstore::scan(Scan* scan) {
       const auto page = as_page(buffer.data() + uint64_t{i} * kPageSize);
       if (lvs_format::all_zero(page)) continue;
       if (!lvs_format::crc_ok(page)) {
-        scan->torn.push_back(first + i);
+        scan->torn.push_back({first + i, lvs_format::page_header(page).blob_id});
         continue;
       }
       const lvs_format::PageHeader header = lvs_format::page_header(page);
@@ -198,48 +206,84 @@ Task<Result<void>> Blobstore::scan(Scan* scan) {
       if (header.blob_id == lvs_format::blob_id_of(first + i)) {
         scan->roots.push_back(first + i);
       } else {
-        std::memcpy(scan->stray[first + i].data(), page.data(), kPageSize);
+        scan->stray.push_back({first + i, header.blob_id});
+        if (const auto original = lvs_format::shadow_original(page)) {
+          scan->shadows[*original] = first + i;
+        }
       }
     }
   }
   co_return Result<void>();
 }
 
-// A root page that tore while it was rewritten is repaired from its shadow.
+// A page as it is, or as it is going to be repaired.
+Task<Result<void>> Blobstore::read_page(uint32_t page, const Scan* scan) {
+  if (scan != nullptr) {
+    if (const auto at = scan->repaired.find(page); at != scan->repaired.end()) {
+      std::memcpy(page_buffer_.data(), at->second.data(), kPageSize);
+      co_return Result<void>();
+    }
+  }
+  const uint64_t offset = page_offset(page);
+  const IoStatus status = co_await read(*channel_, offset, page_buffer_.data(), kPageSize);
+  if (!status.ok()) co_return io_error(status, "Cannot read pool metadata");
+  co_return Result<void>();
+}
+
+// Takes what a torn page was to hold from its shadow, which names it: nothing else that looks alike
+// (an extent page of a snapshot, one that is left over) is a copy of it. Written only when the
+// whole store is known to be sound.
+Task<Result<bool>> Blobstore::repair_from_shadow(uint32_t page, Scan* scan) {
+  const auto at = scan->shadows.find(page);
+  if (at == scan->shadows.end() || at->second == page) co_return false;
+  auto got = co_await read_page(at->second, nullptr);
+  if (!got.ok()) co_return got.error();
+  scan->repaired[page] = lvs_format::unshadowed(as_page(page_buffer_.data()));
+  co_return true;
+}
+
 Task<Result<void>> Blobstore::repair_torn_roots(Scan* scan) {
-  for (const uint32_t torn : scan->torn) {
-    for (const auto& [place, page] : scan->stray) {
-      if (lvs_format::page_header(page).blob_id != lvs_format::blob_id_of(torn)) continue;
-      if (lvs_format::parse_extent_page(page, limits()).ok()) continue;
-      auto written = co_await write_page(torn, &page, true);
-      if (!written.ok()) co_return written;
-      scan->roots.push_back(torn);
-      break;
+  for (const Scan::Place& torn : scan->torn) {
+    auto repaired = co_await repair_from_shadow(torn.page, scan);
+    if (!repaired.ok()) co_return repaired.error();
+    if (!repaired.value()) continue;
+    const Page& page = scan->repaired.at(torn.page);
+    const bool is_root =
+        lvs_format::page_header(page).blob_id == lvs_format::blob_id_of(torn.page) &&
+        !lvs_format::parse_extent_page(page, limits()).ok();
+    if (is_root) {
+      scan->roots.push_back(torn.page);
+    } else {
+      scan->repaired.erase(torn.page);  // an extent page: repaired when a blob asks for it
     }
   }
   std::sort(scan->roots.begin(), scan->roots.end());
   co_return Result<void>();
 }
 
+Task<Result<void>> Blobstore::write_repairs(const Scan* scan) {
+  for (const auto& [page, image] : scan->repaired) {
+    auto written = co_await write_page(page, &image, true);
+    if (!written.ok()) co_return written;
+  }
+  co_return co_await zero_pages(scan->emptied, true);
+}
+
 Task<Result<ExtentPage>> Blobstore::load_extent_page(uint64_t blob_id, uint32_t index,
                                                      uint32_t page, Scan* scan) {
-  const uint64_t offset = page_offset(page);
-  const IoStatus status = co_await read(*channel_, offset, page_buffer_.data(), kPageSize);
-  if (!status.ok()) co_return io_error(status, "Cannot read pool metadata");
+  auto got = co_await read_page(page, scan);
+  if (!got.ok()) co_return got.error();
   auto parsed = lvs_format::parse_extent_page(as_page(page_buffer_.data()), limits());
   if (parsed.ok() || scan == nullptr || lvs_format::crc_ok(as_page(page_buffer_.data()))) {
     co_return parsed;
   }
-  for (const auto& [place, image] : scan->stray) {
-    auto shadow = lvs_format::parse_extent_page(image, limits());
-    const uint64_t start = uint64_t{index} * lvs_format::kClustersPerExtentPage;
-    if (!shadow.ok() || shadow.value().blob_id != blob_id || shadow.value().start != start)
-      continue;
-    if (place == page) continue;
-    auto written = co_await write_page(page, &image, true);
-    if (!written.ok()) co_return written.error();
-    co_return shadow;
-  }
+  auto repaired = co_await repair_from_shadow(page, scan);
+  if (!repaired.ok()) co_return repaired.error();
+  if (!repaired.value()) co_return parsed;
+  auto copy = lvs_format::parse_extent_page(scan->repaired.at(page), limits());
+  const uint64_t start = uint64_t{index} * lvs_format::kClustersPerExtentPage;
+  if (copy.ok() && copy.value().blob_id == blob_id && copy.value().start == start) co_return copy;
+  scan->repaired.erase(page);
   co_return parsed;
 }
 
@@ -250,15 +294,13 @@ Task<Result<std::shared_ptr<Blob>>> Blobstore::load_blob(uint32_t root, Scan* sc
   std::vector<uint32_t> chain;
   uint32_t page = root;
   while (page != lvs_format::kNoPage) {
-    const uint64_t offset = page_offset(page);
-    const IoStatus status = co_await read(*channel_, offset, page_buffer_.data(), kPageSize);
-    if (!status.ok()) co_return io_error(status, "Cannot read pool metadata");
+    auto got = co_await read_page(page, scan);
+    if (!got.ok()) co_return got.error();
     const auto bytes = as_page(page_buffer_.data());
     if (scan != nullptr && page != root && lvs_format::all_zero(bytes)) {
       // Other implementations empty a chain before its root when they delete: finish that.
-      std::vector<uint32_t> gone(1, root);
-      auto zeroed = co_await zero_pages(std::move(gone), true);
-      if (!zeroed.ok()) co_return zeroed.error();
+      scan->emptied.push_back(root);
+      scan->repaired.erase(root);
       co_return std::shared_ptr<Blob>();
     }
     auto added = parser.add(bytes);
@@ -309,7 +351,7 @@ Result<void> Blobstore::link_parents() {
 }
 
 // Finishes or undoes the making or removal of a snapshot that was cut off.
-Task<Result<void>> Blobstore::settle_snapshots() {
+Task<Result<void>> Blobstore::settle_snapshots(const Scan* scan) {
   std::vector<std::shared_ptr<Blob>> kept, dropped;
   for (const auto& [id, blob] : blobs_) {
     auto other = blob->meta.internal_id(lvs_format::kXattrSnapshotInProgress);
@@ -327,6 +369,9 @@ Task<Result<void>> Blobstore::settle_snapshots() {
   }
   auto claimed = claim_all();
   if (!claimed.ok()) co_return claimed;
+  // Sound so far: from here on it may be written.
+  auto repaired = co_await write_repairs(scan);
+  if (!repaired.ok()) co_return repaired;
   if (!kept.empty() || !dropped.empty()) {
     auto begun = co_await begin_change();
     if (!begun.ok()) co_return begun;
@@ -377,10 +422,20 @@ Result<void> Blobstore::claim_all() {
 Task<Result<void>> Blobstore::finish_recovery(const Scan* scan) {
   auto begun = co_await begin_change();  // an old version may be marked clean and still be scanned
   if (!begun.ok()) co_return begun;
-  // Strays are emptied, so that an old shadow is never taken for a new one.
+  std::set<uint64_t> damaged_ids;
+  for (const Scan::Place& torn : scan->torn) {
+    // A root by what is left of it, and nobody's page.
+    if (torn.blob_id != lvs_format::blob_id_of(torn.page) || pages_.test(torn.page)) continue;
+    damaged_roots_.push_back(torn.page);
+    damaged_ids.insert(torn.blob_id);
+  }
+  // Strays are emptied, so that an old shadow is never taken for a new one; but not what a damaged
+  // root may have named.
   std::vector<uint32_t> stale;
-  for (const auto& [place, page] : scan->stray) {
-    if (!pages_.test(place)) stale.push_back(place);
+  for (const Scan::Place& stray : scan->stray) {
+    if (!pages_.test(stray.page) && !damaged_ids.contains(stray.blob_id)) {
+      stale.push_back(stray.page);
+    }
   }
   auto zeroed = co_await zero_pages(std::move(stale), false);
   if (!zeroed.ok()) co_return zeroed;
@@ -430,6 +485,8 @@ Task<Result<void>> Blobstore::unload() {
     pages_.clear(*shadow_page_);
     shadow_page_.reset();
   }
+  auto emptied = co_await empty_old_shadow();
+  if (!emptied.ok()) co_return emptied;
   auto masks = co_await write_masks();
   if (!masks.ok()) co_return masks;
   super_.clean = true;

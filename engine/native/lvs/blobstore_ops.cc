@@ -107,7 +107,8 @@ Task<Result<void>> Blobstore::delete_blob(std::shared_ptr<Blob> blob) {
     auto begun = co_await begin_change();
     if (!begun.ok()) co_return begun;
     if (shadow_page_ && shadowed_root_ == blob->root_page()) {
-      // Recovery must not take the shadow for a torn page of whoever gets this root next.
+      // Recovery must not take the shadow for a torn page of whoever gets this root next. (One that
+      // was given up has been emptied, or written by who got it.)
       std::vector<uint32_t> shadow(1, *shadow_page_);
       auto zeroed = co_await zero_pages(std::move(shadow), true);
       if (!zeroed.ok()) co_return zeroed;

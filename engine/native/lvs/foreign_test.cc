@@ -160,6 +160,39 @@ TEST(Foreign, SnapshotsAndClonesReadThroughTheirParents) {
   EXPECT_EQ(store->audit(), "");
 }
 
+TEST(Foreign, TornExtentPageIsNotTakenFromTheSnapshotsOne) {
+  LvsRig rig(1, {.size_bytes = kSize});
+  Image image(rig.disk);
+  put_family(image);
+  auto store = rig.import();
+  auto volume = store->find_lvol(test_uuid(2));
+  EXPECT_TRUE(rig.write(*rig.channel(volume), 0, 4096, 0x42, true).ok());
+  volume.reset(), store.reset();
+  const std::vector<uint8_t> half(512, 0xA5);
+  rig.disk.poke((uint64_t{image.super_.md_start} + 3) * 4096 + 1024, half.data(), half.size());
+  store = rig.import();
+  EXPECT_EQ(store->audit(), "");
+  volume = store->find_lvol(test_uuid(2));
+  ASSERT_NE(volume, nullptr);
+  auto channel = rig.channel(volume);
+  EXPECT_EQ(rig.read(*channel, 0, 4096), 0x42);
+  EXPECT_EQ(rig.read(*channel, 4096, 4096), 5);
+  EXPECT_EQ(rig.read(*channel, kMiB, kMiB), 8);
+  EXPECT_EQ(rig.read(*channel, 2 * kMiB, kMiB), 7);
+}
+
+TEST(Foreign, TornExtentPageWithoutAShadowStopsTheImport) {
+  LvsRig rig(1, {.size_bytes = kSize});
+  Image image(rig.disk);
+  put_family(image);
+  const std::vector<uint8_t> half(512, 0xA5);
+  rig.disk.poke((uint64_t{image.super_.md_start} + 3) * 4096 + 1024, half.data(), half.size());
+  auto imported = rig.sim.run(LvolStore::import(rig.open_disk(), "pool", std::nullopt));
+  ASSERT_FALSE(imported.ok());
+  EXPECT_EQ(imported.error().code, ErrorCode::kInternal);
+  EXPECT_EQ(rig.disk.mutation_count(), 0u);
+}
+
 TEST(Foreign, CloneOfAnExternalSnapshotKeepsWhatItHasAndFailsTheRest) {
   LvsRig rig(1, {.size_bytes = kSize});
   Image image(rig.disk);

@@ -191,6 +191,14 @@ struct PageHeader {
 };
 [[nodiscard]] PageHeader page_header(std::span<const uint8_t, kPageSize> page) noexcept;
 
+// A shadow is a copy of the metadata page `original` that lies elsewhere: it says so in the page's
+// reserved field, which nobody else reads, under its own checksum.
+[[nodiscard]] Page shadow_of(std::span<const uint8_t, kPageSize> page, uint32_t original);
+[[nodiscard]] Page unshadowed(std::span<const uint8_t, kPageSize> page);  // as the original was
+// The page that a shadow is a copy of; nullopt: not a shadow.
+[[nodiscard]] std::optional<uint32_t> shadow_original(
+    std::span<const uint8_t, kPageSize> page) noexcept;
+
 // Reads a blob's chain page by page. `strict` refuses unknown descriptor types, as recovery must.
 class ChainParser final {
  public:

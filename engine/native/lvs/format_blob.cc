@@ -209,6 +209,28 @@ PageHeader page_header(std::span<const uint8_t, kPageSize> page) noexcept {
           load32(page.data() + offsetof(PageDisk, next))};
 }
 
+namespace {
+Page with_reserved(std::span<const uint8_t, kPageSize> page, uint32_t value) {
+  Page copy;
+  std::memcpy(copy.data(), page.data(), kPageSize);
+  std::memcpy(copy.data() + offsetof(PageDisk, reserved), &value, sizeof value);
+  seal(copy);
+  return copy;
+}
+}  // namespace
+
+Page shadow_of(std::span<const uint8_t, kPageSize> page, uint32_t original) {
+  return with_reserved(page, original + 1);
+}
+Page unshadowed(std::span<const uint8_t, kPageSize> page) {
+  return with_reserved(page, 0);
+}
+std::optional<uint32_t> shadow_original(std::span<const uint8_t, kPageSize> page) noexcept {
+  const uint32_t mark = load32(page.data() + offsetof(PageDisk, reserved));
+  if (mark == 0) return std::nullopt;
+  return mark - 1;
+}
+
 Error ChainParser::damaged(std::string what) const {
   return Error{ErrorCode::kInternal,
                "metadata of blob " + std::to_string(root_page_of(blob_id_)) +

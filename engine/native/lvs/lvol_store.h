@@ -76,6 +76,9 @@ class LvolStore final : public std::enable_shared_from_this<LvolStore> {
   // the clean mark (unclean_export() says why) keeps none of this back: the next import recovers.
   Task<Result<void>> export_store();
   [[nodiscard]] const std::string& unclean_export() const noexcept { return unclean_export_; }
+  // Metadata pages of lvols that a recovery could not load: lost, or cut off while they were made
+  // or deleted. Their extent pages are left where they are.
+  [[nodiscard]] std::vector<uint32_t> damaged_lvols() const;
   // Takes no more changes since its metadata could not be written; export and import it again.
   [[nodiscard]] bool failed() const noexcept;
   // Wipes the super block: the pool and all its lvols are gone. Same precondition.

@@ -412,6 +412,22 @@ TEST(LvolStore, CreateRefusesDevicesWithSomebodysData) {
       {size - 65536, std::string("\xfc\x4e\x2b\xa9", 4), "md raid"},
       {128 << 10, std::string("\x0c\xb1\xba\0\0\0\0\0", 8), "ZFS"},
       {size - (128 << 10), std::string("\x0c\xb1\xba\0\0\0\0\0", 8), "ZFS"},
+      {4096 + 24, "\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef", "bcachefs"},
+      {1024, "OCFSV2", "OCFS2"},
+      {8192, "OCFSV2", "OCFS2"},
+      {65536, "\x01\x16\x19\x70", "GFS2"},
+      {528, "!Stra0tis\x86\xff\x02^\x41rh", "Stratis"},
+      {0, std::string("integrt\0", 8), "dm-integrity"},
+      {32769, "BEA01", "UDF"},
+      {1024, std::string("H+\0\4", 4), "HFS+"},
+      {32, "NXSB", "APFS"},
+      {3, "-FVE-FS-", "BitLocker"},
+      {1024, std::string("\2\0\0\0\0\0\x34\x34", 8), "NILFS2"},
+      {1024, "\xe2\xe1\xf5\xe0", "EROFS"},
+      {32, "ORCLDISK", "Oracle ASM"},
+      {0, "vhdxfile", "VHDX"},
+      {0, "KDMV", "VMDK"},
+      {size - 4096 + 60, "\x83\x74\x02\x6b", "DRBD"},
       {446,
        std::string("\0\0\0\0\x83\0\0\0\0\x08\0\0\0\x10\0\0", 16) + std::string(48, '\0') +
            "\x55\xaa",
@@ -486,6 +502,65 @@ TEST(LvolStore, TornRootAndExtentPagesAreRepairedFromTheShadow) {
   lvol = store->find_lvol(test_uuid(1));
   EXPECT_EQ(lvol->allocated_clusters(), 3u);
   EXPECT_EQ(rig.read(*rig.channel(lvol), 2 * kMiB, 4096), 0x21);
+}
+
+TEST(LvolStore, TornRootIsRepairedWhereTheBlockSizeIsOnlyAskedFor) {
+  LvsRig rig;  // blocks of 512 bytes
+  LvolStoreOptions options;
+  options.name = "pool";
+  options.cluster_size = kMiB;
+  auto made = rig.sim.run(LvolStore::create(rig.open_disk("?blk_size=4096"), options));
+  ASSERT_TRUE(made.ok()) << made.error().message;
+  auto store = made.take();
+  auto lvol = rig.lvol(store, 1, 8 * kMiB, true);
+  ASSERT_TRUE(rig.sim.run(lvol->set_property("shared", "true")).ok());
+  lvol.reset(), store.reset();
+  tear_page(rig.disk, 1);
+  auto again =
+      rig.sim.run(LvolStore::import(rig.open_disk("?blk_size=4096"), "pool", std::nullopt));
+  ASSERT_TRUE(again.ok()) << again.error().message;
+  lvol = again.value()->find_lvol(test_uuid(1));
+  ASSERT_NE(lvol, nullptr);
+  EXPECT_EQ(lvol->property("shared"), "true");
+}
+
+TEST(LvolStore, DamagedRootWithoutAShadowIsToldAndItsExtentPagesAreKept) {
+  LvsRig rig;
+  auto store = rig.create();
+  auto first = rig.lvol(store, 1, 2 * kMiB, false);   // root page 1, extent page 2
+  auto second = rig.lvol(store, 2, 2 * kMiB, false);  // root page 3
+  ASSERT_TRUE(rig.sim.run(second->set_property("shared", "true")).ok());
+  EXPECT_TRUE(store->damaged_lvols().empty());
+  first.reset(), second.reset(), store.reset();
+  tear_page(rig.disk, 1);
+  std::vector<uint8_t> before(4096), after(4096);
+  rig.disk.peek(kRegion + 2 * 4096, before.data(), before.size());
+  store = rig.import();
+  EXPECT_EQ(store->damaged_lvols(), std::vector<uint32_t>{1});
+  EXPECT_EQ(store->lvols().size(), 1u);
+  rig.disk.peek(kRegion + 2 * 4096, after.data(), after.size());
+  EXPECT_EQ(before, after);
+}
+
+TEST(LvolStore, ShadowThatWasGivenUpIsTakenAgainAndLeavesNoOldImage) {
+  LvsRig rig(1, {.size_bytes = 8 * kMiB});
+  auto store = rig.create();  // eight metadata pages: the super blob's and seven
+  auto lvol = rig.lvol(store, 1, 2 * kMiB, true);
+  ASSERT_TRUE(rig.sim.run(lvol->set_property("shared", "true")).ok());  // its image: the shadow
+  uint32_t number = 2;
+  while (rig.try_lvol(store, number, kMiB, true).ok()) ++number;
+  EXPECT_EQ(store->free_metadata_pages(), 0u);
+  EXPECT_EQ(store->audit(), "");
+  ASSERT_TRUE(rig.sim.run(store->destroy_lvol(test_uuid(number - 1))).ok());
+  EXPECT_EQ(store->free_metadata_pages(), 1u);
+  ASSERT_TRUE(rig.sim.run(lvol->set_property("shared", "again")).ok());
+  EXPECT_EQ(store->audit(), "");
+  lvol.reset(), store.reset();
+  tear_page(rig.disk, 1);
+  store = rig.import();
+  lvol = store->find_lvol(test_uuid(1));
+  ASSERT_NE(lvol, nullptr);
+  EXPECT_EQ(lvol->property("shared"), "again");
 }
 
 TEST(LvolStore, DestroyedLvolIsNotBroughtBackByTheShadow) {
