@@ -138,6 +138,10 @@ Task<Result<void>> Nexus::add_child(std::string uri, bool norebuild) {
   }
   Result<void> connected = co_await connect_child(child, false);
   if (!connected.ok()) {
+    // Some cores may have connected it, and log there what it misses: in a log that goes with it.
+    const uint32_t slot = child->slot;
+    std::function<void(NexusCore&)> detach = [slot](NexusCore& core) { core.detach(slot); };
+    co_await each_core(detach);
     std::erase(children_, child);
     std::function<void(NexusInfo&)> removed = [&child](NexusInfo& info) {
       info.remove(child->uuid);

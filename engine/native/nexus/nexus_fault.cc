@@ -139,6 +139,11 @@ Task<Result<void>> Nexus::persist(std::function<void(NexusInfo&)> change) {
     co_return Error{ErrorCode::kUnavailable, "Cannot record the state of nexus '" + options_.name +
                                                  "': the store gave up before"};
   }
+  // A child that was just promoted may be all that is left before its own record is stored; it has
+  // everything, on stable storage: any record may say so.
+  for (const ChildPtr& child : children_) {
+    if (child->counts) info_.set(child->uuid, true);
+  }
   change(info_);
   if (store_ == nullptr) co_return Result<void>();
   std::string key =

@@ -39,13 +39,20 @@ class Simulation {
           rig_.sim.run(rig_.registry.find(std::string("mem-") + kNames[i])->open_channel()).take();
       if (i < 2 || random_.chance(1, 2)) names.push_back(kNames[i]);
     }
+    rig_.store.on_stored = [this] { strike_after_a_record(); };
     rig_.create_with(rig_.options(names, kSizeMb));
   }
 
   void run(int steps) {
     for (int i = 0; i < steps && !testing::Test::HasFatalFailure(); ++i) {
       step();
-      rig_.sim.run_for(1 + random_.below(random_.chance(1, 10) ? 5 * kMs : 200'000));
+      const uint64_t end =
+          rig_.sim_now_ns() + 1 + random_.below(random_.chance(1, 10) ? 5 * kMs : 200'000);
+      rig_.sim.world().at(end, [] {});
+      rig_.sim.run_until([&] {
+        strike_at_a_promotion();
+        return rig_.sim_now_ns() >= end;
+      });
       check_healthy_children();
       if (rig_.nexus->state() == NexusState::kShutdown) rebuild_nexus();
     }
@@ -339,6 +346,33 @@ class Simulation {
                         [&store] { store.down = false; });
   }
 
+  // A change was recorded and is carried out on one core after the other: right now a write comes
+  // to the first of them, and a device may refuse it.
+  void strike_after_a_record() {
+    if (settling_ || !random_.chance(1, 4)) return;
+    if (random_.chance(1, 3)) {
+      devices_[random_.below(kDevices)]->add_rule(fail_writes(io_status::kWriteFault, 1));
+    }
+    rig_.sim.home().post([this] {
+      if (!settling_ && !rig_.channels.empty()) start_write();
+    });
+  }
+
+  // A rebuild has copied everything: now that its child is about to count, another goes away.
+  void strike_at_a_promotion() {
+    if (rig_.nexus->rebuild_count() == 0) return;
+    for (const ChildInfo& child : rig_.nexus->children()) {
+      const auto stats = rig_.nexus->rebuild_stats(child.uri);
+      if (!stats.ok() || stats.value().blocks_remaining > 0 || !random_.chance(1, 16)) continue;
+      const auto other = static_cast<uint32_t>(random_.below(kDevices));
+      if (rig_.uri_of(kNames[other]) == child.uri) continue;
+      devices_[other]->release_held();
+      devices_[other]->remove_device(io_status::kHostPathError);
+      ++faults_;
+      log("device %s removed at a promotion", kNames[other]);
+    }
+  }
+
   // ---- Ends
 
   void heal() {
@@ -357,6 +391,7 @@ class Simulation {
   // The nexus gave up: as the control plane would, build a new one from one healthy child.
   void rebuild_nexus() {
     ++self_shutdowns_;
+    const bool were_settling = std::exchange(settling_, true);  // nothing new strikes meanwhile
     heal();
     for (const ChildInfo& child : rig_.nexus->children()) {
       // A paused one would keep its waiters.
@@ -376,10 +411,12 @@ class Simulation {
     }
     ASSERT_FALSE(healthy.empty()) << where() << ": the record has no healthy child";
     rig_.create_with(rig_.options({healthy}, kSizeMb));
+    settling_ = were_settling;
   }
 
   // Everything is repaired; all children must end up online and equal.
   void settle() {
+    settling_ = true;
     heal();
     rig_.sim.run_for(50 * kMs);
     if (rig_.nexus->state() == NexusState::kShutdown) rebuild_nexus();
@@ -423,6 +460,7 @@ class Simulation {
   std::vector<Request*> reads_;
   std::vector<uint8_t> scratch_;
   std::string shown_;
+  bool settling_ = false;
   uint64_t tick_ = 0, last_value_ = 0;
   uint64_t in_flight_ = 0, actions_ = 0;
   uint64_t acknowledged_ = 0, faults_ = 0, self_shutdowns_ = 0;

@@ -40,6 +40,7 @@ class FakeStore final : public NexusInfoStore {
       last_key = std::move(key);
       history.push_back(std::move(json));
     }
+    if (on_stored) on_stored();
     co_return Result<void>();
   }
   [[nodiscard]] std::string last() const { return history.empty() ? "" : history.back(); }
@@ -48,6 +49,7 @@ class FakeStore final : public NexusInfoStore {
   bool early = false;
   uint64_t latency_ns = 10'000;
   uint64_t started = 0;
+  std::function<void()> on_stored;  // right before the answer
   std::string last_key;
   std::vector<std::string> history;
 };
