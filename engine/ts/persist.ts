@@ -2,12 +2,14 @@
  * Puts of NexusInfo: from the engine's "put" events to etcd and back.
  *
  * Why: a nexus acknowledges no write that a faulted child missed before this record is durable.
- * Invariants: puts of one key are done in the order they were asked for; a put is tried `attempts`
- * times, one pause apart, then fails for good (its nexus shuts down rather than lie); every event is
- * answered exactly once; an engine's puts carry no lease.
+ * Why a put names the revision that it replaces: a call that timed out may still be on its way to
+ * the store, and must not undo a later put when it arrives.
+ * Invariants: puts of one key are done in the order they were asked for, and what was answered stays
+ * until the next one; a put is tried `attempts` times, one pause apart, then fails for good (its nexus
+ * shuts down rather than lie); every event is answered exactly once; an engine's puts carry no lease.
  */
 import type { Clock } from "#common/clock.ts";
-import { errorMessage } from "#common/errors.ts";
+import { errorMessage, SvcError } from "#common/errors.ts";
 import type { Log } from "#common/log.ts";
 import type { ObjectStore } from "#common/store/mod.ts";
 import type { EngineEvent } from "./native.ts";
@@ -16,10 +18,12 @@ const RETRY_PAUSE_MS = 1_000;
 /** While the process stops, a store that is gone must not hold it up for minutes. */
 const STOPPING_ATTEMPTS_MAX = 3;
 
+type Store = Pick<ObjectStore, "get" | "txn">;
+
 export type PutEvent = Extract<EngineEvent, { type: "put" }>;
 
 export class NexusInfoPersister {
-  readonly #store: Pick<ObjectStore, "put"> | null;
+  readonly #store: Store | null;
   #attempts: number;
   readonly #clock: Clock;
   readonly #log: Log;
@@ -29,7 +33,7 @@ export class NexusInfoPersister {
 
   constructor(options: {
     /** null: nothing is persisted, and that is success. */
-    store: Pick<ObjectStore, "put"> | null;
+    store: Store | null;
     attempts: number;
     clock: Clock;
     log: Log;
@@ -67,7 +71,7 @@ export class NexusInfoPersister {
     if (!this.#store) return null;
     for (let attempt = 1; ; attempt++) {
       try {
-        await this.#store.put(key, json);
+        await replace(this.#store, key, json);
         if (attempt > 1) this.#log.info("nexus info stored after retries", { key, attempt });
         return null;
       } catch (error) {
@@ -81,4 +85,14 @@ export class NexusInfoPersister {
       }
     }
   }
+}
+
+/** @throws conflict when the key changed meanwhile: an earlier try arrived late, so try again. */
+async function replace(store: Store, key: string, value: string): Promise<void> {
+  const found = await store.get(key);
+  const replaced = await store.txn({
+    when: [{ target: "mod", key, is: found?.modRevision ?? 0n }],
+    apply: [{ op: "put", key, value }],
+  });
+  if (!replaced) throw new SvcError("conflict", `Cannot put ${key}: it changed meanwhile`);
 }

@@ -3,15 +3,31 @@ import { test } from "node:test";
 import { ManualClock } from "#common/clock.ts";
 import { SvcError } from "#common/errors.ts";
 import { silentLog } from "#common/log.ts";
+import { MemoryStore } from "#common/store/memory.ts";
+import type { ObjectStore, Txn } from "#common/store/mod.ts";
 import { NexusInfoPersister, type PutEvent } from "./persist.ts";
 
 type Answer = { id: bigint; failure: string | null };
 
-function rig(puts: (key: string, value: string) => Promise<void>, attempts = 3) {
+type Store = Pick<ObjectStore, "get" | "txn">;
+
+/** A store whose puts go through `puts` first. */
+function storeOf(puts: (key: string, value: string) => Promise<void>): Store {
+  const memory = new MemoryStore();
+  return {
+    get: (key) => memory.get(key),
+    txn: async (txn) => {
+      for (const op of txn.apply) if (op.op === "put") await puts(op.key, op.value);
+      return memory.txn(txn);
+    },
+  };
+}
+
+function rig(puts: ((key: string, value: string) => Promise<void>) | Store, attempts = 3) {
   const clock = new ManualClock();
   const answers: Answer[] = [];
   const persister = new NexusInfoPersister({
-    store: { put: puts },
+    store: typeof puts === "function" ? storeOf(puts) : puts,
     attempts,
     clock,
     log: silentLog,
@@ -94,4 +110,55 @@ test("NexusInfoPersister without a store answers at once", async () => {
   persister.accept(put(1n, "k", "v"));
   await persister.idle();
   assert.deepEqual(answers, [{ id: 1n, failure: null }]);
+});
+
+test("NexusInfoPersister is not undone by a put that timed out and arrives late", async () => {
+  const memory = new MemoryStore();
+  const underway: Txn[] = [];
+  let lost = 1;
+  const { persister, answers, clock } = rig({
+    get: (key) => memory.get(key),
+    txn: async (txn) => {
+      if (lost-- <= 0) return memory.txn(txn);
+      underway.push(txn);
+      throw new SvcError("deadline-exceeded", "no answer; the outcome is unknown");
+    },
+  });
+  persister.accept(put(1n, "k", "b is healthy"));
+  await clock.advance(0);
+  await clock.advance(1_000);
+  await persister.idle();
+  persister.accept(put(2n, "k", "b is not healthy"));
+  await persister.idle();
+  assert.deepEqual(answers, [
+    { id: 1n, failure: null },
+    { id: 2n, failure: null },
+  ]);
+  assert.equal(underway.length, 1);
+  for (const late of underway) await memory.txn(late);
+  assert.equal((await memory.get("k"))?.value, "b is not healthy");
+});
+
+test("NexusInfoPersister tries again when its own late put came in between", async () => {
+  const memory = new MemoryStore();
+  const underway: Txn[] = [];
+  const { persister, answers, clock } = rig({
+    get: (key) => memory.get(key),
+    txn: async (txn) => {
+      const late = underway.shift();
+      if (late)
+        await memory.txn(late); // right before the second try
+      else if ((await memory.get("k")) === null) {
+        underway.push(txn);
+        throw new SvcError("deadline-exceeded", "no answer; the outcome is unknown");
+      }
+      return memory.txn(txn);
+    },
+  });
+  persister.accept(put(1n, "k", "v"));
+  await clock.advance(0);
+  for (let turn = 0; turn < 3; turn++) await clock.advance(1_000);
+  await persister.idle();
+  assert.deepEqual(answers, [{ id: 1n, failure: null }]);
+  assert.equal((await memory.get("k"))?.value, "v");
 });

@@ -9,6 +9,7 @@ import {
   type CreateNexusRequest,
   NexusRpc,
   type NexusSchema,
+  NexusState,
   type RebuildHistoryRecordSchema,
   type RebuildHistoryResponseSchema,
 } from "#common/proto/generated/mayastor/v1/nexus_pb.ts";
@@ -25,6 +26,8 @@ import { allowedHosts, fromTimestamp, toTimestamp } from "./shared.ts";
 
 /** Published: an encryption key, when given, has 16 characters (it is not used). */
 const KEY_LENGTH = 16;
+/** Of NvmeAnaState. */
+const ANA_INACCESSIBLE = 3;
 
 export function nexusToWire(nexus: NexusInfo): MessageInitShape<typeof NexusSchema> {
   return {
@@ -92,6 +95,35 @@ function checkShare(uuid: string, share: ShareProtocol, key: string): void {
   }
 }
 
+type Paths = Pick<NativeEngine, "nexusList" | "nexusSetAnaState">;
+
+function checkAlive({ uuid, state }: Pick<NexusInfo, "uuid" | "state">, what: string): void {
+  if (state !== NexusState.NEXUS_SHUTTING_DOWN && state !== NexusState.NEXUS_SHUTDOWN) return;
+  const message = `Cannot ${what} nexus ${uuid}: it is shut down; destroy it and create it anew`;
+  throw new SvcError("failed-precondition", message);
+}
+
+/**
+ * Opens a path to a nexus. One that has ended, by itself or by request, refuses all I/O: its hosts
+ * must not be told to come.
+ * @throws failed-precondition when it has ended, before or meanwhile; its path is closed then.
+ */
+export async function openPath(
+  engine: Paths,
+  { uuid, what, open }: { uuid: string; what: string; open: () => Promise<NexusInfo> },
+): Promise<NexusInfo> {
+  const before = (await engine.nexusList()).find((one) => one.uuid === uuid.toLowerCase());
+  if (before) checkAlive(before, what);
+  const after = await open();
+  try {
+    checkAlive(after, what);
+  } catch (ended) {
+    await engine.nexusSetAnaState(uuid, ANA_INACCESSIBLE);
+    throw ended;
+  }
+  return after;
+}
+
 export function nexusService(engine: NativeEngine): GrpcService {
   const locks = new Locks();
   const one = async (uuid: string, signal: AbortSignal, work: () => Promise<NexusInfo>) => ({
@@ -135,12 +167,17 @@ export function nexusService(engine: NativeEngine): GrpcService {
     publishNexus: ({ uuid, key, share, allowedHosts: hosts }, { signal }) =>
       one(uuid, signal, async () => {
         checkShare(uuid, share, key);
-        return engine.nexusPublish(uuid, allowedHosts(hosts));
+        const open = () => engine.nexusPublish(uuid, allowedHosts(hosts));
+        return openPath(engine, { uuid, what: "publish", open });
       }),
     unpublishNexus: ({ uuid }, { signal }) => one(uuid, signal, () => engine.nexusUnpublish(uuid)),
     getNvmeAnaState: async ({ uuid }) => ({ anaState: await engine.nexusAnaState(uuid) }),
     setNvmeAnaState: ({ uuid, anaState }, { signal }) =>
-      one(uuid, signal, () => engine.nexusSetAnaState(uuid, anaState)),
+      one(uuid, signal, () => {
+        const set = () => engine.nexusSetAnaState(uuid, anaState);
+        if (anaState === ANA_INACCESSIBLE) return set();
+        return openPath(engine, { uuid, what: "set the ANA state of", open: set });
+      }),
     childOperation: ({ nexusUuid, uri, action }, { signal }) =>
       one(nexusUuid, signal, () => engine.nexusChildOperation(nexusUuid, uri, action)),
     startRebuild: ({ nexusUuid, uri }, { signal }) => rebuild(nexusUuid, uri, "start", signal),

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
+import type { SvcError } from "#common/errors.ts";
 import { ObjectLatencies_Kind as Kind } from "#common/proto/generated/mayastor/extension/v1/latency_pb.ts";
 import {
   CreatePoolRequestSchema,
@@ -8,9 +9,9 @@ import {
   PoolType,
 } from "#common/proto/generated/mayastor/v1/pool_pb.ts";
 import { ListReplicaOptionsSchema } from "#common/proto/generated/mayastor/v1/replica_pb.ts";
-import type { PoolInfo, ReplicaInfo } from "../native.ts";
+import type { NexusInfo, PoolInfo, ReplicaInfo } from "../native.ts";
 import { latenciesToWire } from "./latency.ts";
-import { nexusToWire } from "./nexus.ts";
+import { nexusToWire, openPath } from "./nexus.ts";
 import { poolRequest, poolToWire } from "./pool.ts";
 import { replicaToWire, selectReplicas } from "./replica.ts";
 import { allowedHosts, fromTimestamp, toTimestamp } from "./shared.ts";
@@ -110,6 +111,41 @@ test("nexusToWire() turns a fault's time into a timestamp", () => {
     allowedHosts: [],
   });
   assert.deepEqual(wire.children?.[0]?.faultTimestamp, { seconds: 1n, nanos: 500_000_000 });
+});
+
+test("openPath() opens no path to a nexus that has ended, before or meanwhile", async () => {
+  const nexus = (state: NexusInfo["state"], anaState: NexusInfo["anaState"] = 0): NexusInfo => ({
+    ...{ name: "v", uuid: replica.uuid, deviceUri: "", size: 1n, state, anaState, rebuilds: 0 },
+    ...{ children: [], allowedHosts: [] },
+  });
+  const ask = async (before: NexusInfo["state"], after: NexusInfo["state"]) => {
+    const calls: string[] = [];
+    const engine = {
+      nexusList: async () => [nexus(before)],
+      nexusSetAnaState: async (_uuid: string, state: number) => {
+        calls.push(`ana ${state}`);
+        return nexus(after, 3);
+      },
+    };
+    const open = async () => {
+      calls.push("open");
+      return nexus(after, 1);
+    };
+    const uuid = replica.uuid.toUpperCase();
+    const failed = await openPath(engine, { uuid, what: "publish", open }).then(
+      () => null,
+      (error: SvcError) => error.kind,
+    );
+    return { failed, calls };
+  };
+  for (const state of [1, 2, 3] as const) {
+    assert.deepEqual(await ask(state, state), { failed: null, calls: ["open"] });
+  }
+  for (const state of [4, 5] as const) {
+    assert.deepEqual(await ask(state, state), { failed: "failed-precondition", calls: [] });
+    const meanwhile = { failed: "failed-precondition", calls: ["open", "ana 3"] };
+    assert.deepEqual(await ask(1, state), meanwhile);
+  }
 });
 
 test("allowedHosts() refuses what is not an NQN", () => {
