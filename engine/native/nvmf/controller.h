@@ -34,6 +34,7 @@ struct ControllerOptions {
   HostId host{};
   std::string host_nqn;
   uint32_t keep_alive_ms = 0;
+  uint64_t connect_turn = 0;  // of its Connect among those of the subsystem
 };
 
 class Controller final : public std::enable_shared_from_this<Controller> {
@@ -49,6 +50,7 @@ class Controller final : public std::enable_shared_from_this<Controller> {
   [[nodiscard]] uint16_t id() const noexcept { return options_.id; }
   [[nodiscard]] const HostId& host_id() const noexcept { return options_.host; }
   [[nodiscard]] const std::string& host_nqn() const noexcept { return options_.host_nqn; }
+  [[nodiscard]] uint64_t connect_turn() const noexcept { return options_.connect_turn; }
   [[nodiscard]] Subsystem& subsystem() noexcept { return subsystem_; }
   [[nodiscard]] bool enabled() const noexcept {
     return (csts_ & kCstsReady) != 0 && (cc_ & kCcEnable) != 0 && !ending_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace mayastor::nvmf {
 
@@ -19,6 +20,10 @@ static_assert(std::is_trivially_copyable_v<Progress>);
 
 Progress& progress_of(Io& io) noexcept {
   return *reinterpret_cast<Progress*>(static_cast<void*>(io.scratch));
+}
+
+bool is_bulk(IoType type) noexcept {
+  return type == IoType::kUnmap || type == IoType::kWriteZeroes;
 }
 
 // Flushes have no length; everything else has at least one byte.
@@ -46,9 +51,15 @@ bool IoChannel::supported(IoType type) const noexcept {
 }
 
 uint64_t IoChannel::piece_limit(IoType type) const noexcept {
-  if (type == IoType::kUnmap) return uint64_t{0xFFFFFFFF} << limits_.block_shift;
-  if (type == IoType::kWriteZeroes) return uint64_t{65536} << limits_.block_shift;
+  if (type == IoType::kUnmap) return kBulkPieceBytes;
+  if (type == IoType::kWriteZeroes) {
+    return std::min(kBulkPieceBytes, uint64_t{65536} << limits_.block_shift);
+  }
   return limits_.max_transfer_bytes;
+}
+
+IoChannel::WaitList& IoChannel::waiting_of(IoType type) noexcept {
+  return is_bulk(type) ? bulk_waiting_ : waiting_;
 }
 
 void IoChannel::submit(Io* io) noexcept {
@@ -69,26 +80,31 @@ void IoChannel::submit(Io* io) noexcept {
     finish(io, io_status::kOk);
     return;
   }
-  if (waiting_first_ == nullptr && issue(io)) return;
-  (waiting_last_ != nullptr ? waiting_last_->next : waiting_first_) = io;
-  waiting_last_ = io;
+  WaitList& waiting = waiting_of(io->type);
+  if (waiting.first == nullptr && issue(io)) return;
+  (waiting.last != nullptr ? waiting.last->next : waiting.first) = io;
+  waiting.last = io;
 }
 
 bool IoChannel::issue(Io* io) noexcept {
   Progress& progress = progress_of(*io);
   const uint64_t work = work_of(*io);
   const uint64_t limit = piece_limit(io->type);
+  const bool bulk = is_bulk(io->type);
   while (progress.issued < work) {
     if (!progress.status.ok()) {  // no use in starting the rest
       progress.issued = work;
       break;
     }
+    if (bulk && bulk_commands_ == kBulkCommandsMax) return false;
     Command* command = queue_->acquire();
     if (command == nullptr) return false;
     const uint64_t length = std::min(limit, work - progress.issued);
     fill(*command, *io, progress.issued, length);
     progress.issued += length;
     ++progress.outstanding;
+    command->bulk = bulk;
+    bulk_commands_ += bulk ? 1 : 0;
     queue_->submit(command);  // never completes inline: the queue is open
   }
   return true;
@@ -140,37 +156,39 @@ void IoChannel::fill(Command& command, Io& io, uint64_t at, uint64_t length) noe
   command.iov_offset = at;
 }
 
-// Waiting Ios go first, the finished one is handed back last: after that the channel may be gone.
+// Waiting Ios go first, what has ended is handed back last: after that the channel may be gone.
 void IoChannel::on_done(Io* io, IoStatus status) noexcept {
   Progress& progress = progress_of(*io);
   --progress.outstanding;
+  if (is_bulk(io->type)) --bulk_commands_;
   if (!status.ok() && progress.status.ok()) progress.status = status;
-  const bool over = progress.outstanding == 0 && progress.issued >= work_of(*io);
-  if (waiting_first_ != nullptr) {
-    if (over) {
-      pump();
-    } else {
-      pump();  // may hand back `io` itself, cut short by an error
-      return;
-    }
+  Io* ended = nullptr;
+  if (progress.outstanding == 0 && progress.issued >= work_of(*io)) {
+    io->next = nullptr;
+    ended = io;
   }
-  if (over) finish(io, progress.status);
+  pump(bulk_waiting_, &ended);  // first: few of them can be out, so they keep nobody waiting
+  pump(waiting_, &ended);
+  while (ended != nullptr) {  // the channel lives until the last one is handed back
+    Io* next = std::exchange(ended->next, nullptr);
+    finish(ended, progress_of(*ended).status);
+    ended = next;
+  }
 }
 
-void IoChannel::pump() noexcept {
-  while (waiting_first_ != nullptr) {
-    Io* io = waiting_first_;
+// Starts what it can. Those that an error cut short before anything of them was out join `ended`.
+void IoChannel::pump(WaitList& waiting, Io** ended) noexcept {
+  while (waiting.first != nullptr) {
+    Io* io = waiting.first;
     Progress& progress = progress_of(*io);
-    if (queue_->closed()) {
-      if (progress.status.ok()) progress.status = io_status::kHostPathError;
-    }
+    if (queue_->closed() && progress.status.ok()) progress.status = io_status::kHostPathError;
     if (!issue(io)) return;
-    waiting_first_ = io->next;
-    if (waiting_first_ == nullptr) waiting_last_ = nullptr;
+    waiting.first = io->next;
+    if (waiting.first == nullptr) waiting.last = nullptr;
+    io->next = nullptr;
     if (progress.outstanding > 0) continue;
-    const bool more = waiting_first_ != nullptr;
-    finish(io, progress.status);
-    if (!more) return;
+    io->next = *ended;
+    *ended = io;
   }
 }
 

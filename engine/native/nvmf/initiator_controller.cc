@@ -8,6 +8,7 @@ namespace mayastor::nvmf {
 namespace {
 constexpr uint32_t kAdminEntries = 32;
 constexpr uint64_t kMillisecond = 1'000'000;
+constexpr uint64_t kBulkPatience = 6;  // times the timeout of an I/O; 30 s by default
 constexpr uint32_t kMaxTransferUnlimited = 1U << 20;  // MDTS 0: our own choice
 }  // namespace
 
@@ -295,6 +296,7 @@ Task<Result<Controller::OpenQueue>> Controller::open_queue(uint32_t depth) {
     queue_options.depth = entries - 1;
     if (max_commands_ > 0) queue_options.depth = std::min(queue_options.depth, max_commands_);
     queue_options.timeout_ns = options_.io_timeout_ms * kMillisecond;
+    queue_options.bulk_timeout_ns = queue_options.timeout_ns * kBulkPatience;
     queue_options.header_digest = address_.header_digest;
     queue_options.data_digest = address_.data_digest;
     auto queue = std::make_shared<InitiatorQueue>(queue_options);

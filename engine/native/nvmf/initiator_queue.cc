@@ -85,7 +85,7 @@ Command* InitiatorQueue::acquire() noexcept {
   command->state = Command::State::kHeld;
   command->sqe = Sqe{};
   command->direction = DataDirection::kNone;
-  command->may_wait = command->exact = false;
+  command->may_wait = command->exact = command->bulk = false;
   command->in_send = command->answered = command->bad_digest = false;
   command->length = command->iov_count = 0;
   command->iov = nullptr;
@@ -229,36 +229,47 @@ void InitiatorQueue::end(IoStatus why) {
 }
 
 void InitiatorQueue::age_append(Command& command) noexcept {
+  AgeList& ages = ages_of(command);
   command.age_next = nullptr;
-  command.age_prev = age_last_;
-  (age_last_ != nullptr ? age_last_->age_next : age_first_) = &command;
-  age_last_ = &command;
-  if (!age_timer_.armed()) age_timer_.arm_after(options_.timeout_ns);
+  command.age_prev = ages.last;
+  (ages.last != nullptr ? ages.last->age_next : ages.first) = &command;
+  ages.last = &command;
+  const uint64_t deadline = deadline_of(command);
+  if (age_timer_.armed() && age_timer_at_ns_ <= deadline) return;
+  age_timer_at_ns_ = deadline;
+  age_timer_.arm_after(deadline - command.started_ns);
 }
 
 void InitiatorQueue::age_remove(Command& command) noexcept {
-  (command.age_prev != nullptr ? command.age_prev->age_next : age_first_) = command.age_next;
-  (command.age_next != nullptr ? command.age_next->age_prev : age_last_) = command.age_prev;
+  AgeList& ages = ages_of(command);
+  (command.age_prev != nullptr ? command.age_prev->age_next : ages.first) = command.age_next;
+  (command.age_next != nullptr ? command.age_next->age_prev : ages.last) = command.age_prev;
 }
 
-// The timer is not moved with every command: it looks at the oldest one when it fires.
+// The timer is not moved with every command: it looks at the oldest ones when it fires.
 void InitiatorQueue::check_age() {
-  if (state_ != State::kReady || age_first_ == nullptr) return;
-  const uint64_t now = Reactor::current().now_ns();
-  const uint64_t started = age_first_->started_ns;
-  if (now < started + options_.timeout_ns) {
-    age_timer_.arm_after(started + options_.timeout_ns - now);
-    return;
+  const Command* oldest = ages_.first;
+  if (oldest == nullptr ||
+      (bulk_ages_.first != nullptr && deadline_of(*bulk_ages_.first) < deadline_of(*oldest))) {
+    oldest = bulk_ages_.first;
   }
+  if (state_ != State::kReady || oldest == nullptr) return;
+  const uint64_t now = Reactor::current().now_ns();
+  const auto look_again = [this, now](uint64_t delay_ns) {
+    age_timer_at_ns_ = now + delay_ns;
+    age_timer_.arm_after(delay_ns);
+  };
+  const uint64_t deadline = deadline_of(*oldest);
+  if (now < deadline) return look_again(deadline - now);
   // A process that was stopped for a while finds its answers waiting in the socket: look again
   // after they had a chance to be read.
-  if (suspect_started_ns_ != started) {
-    suspect_started_ns_ = started;
-    age_timer_.arm_after(std::min(options_.timeout_ns / 10 + 1, kSecondLookNs));
-    return;
+  const uint64_t timeout_ns = deadline - oldest->started_ns;
+  if (suspect_started_ns_ != oldest->started_ns) {
+    suspect_started_ns_ = oldest->started_ns;
+    return look_again(std::min(timeout_ns / 10 + 1, kSecondLookNs));
   }
   timed_out_ = true;
-  lose("a command got no answer within " + std::to_string(options_.timeout_ns / 1'000'000) + " ms");
+  lose("a command got no answer within " + std::to_string(timeout_ns / 1'000'000) + " ms");
 }
 
 }  // namespace mayastor::nvmf

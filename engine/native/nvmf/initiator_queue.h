@@ -38,6 +38,7 @@ struct Command {
   Sqe sqe{};  // without cid and data pointer: the queue sets them
   DataDirection direction = DataDirection::kNone;
   bool may_wait = false;       // asynchronous event requests: no timeout
+  bool bulk = false;           // may take longer: bulk_timeout_ns
   bool exact = false;          // reads: success with fewer bytes than length is an error
   uint32_t length = 0;         // bytes of data
   uint32_t iov_count = 0;      // of iov
@@ -74,6 +75,7 @@ struct Command {
 struct QueueOptions {
   uint32_t depth = 32;  // slots; at most kMaxDepth
   uint64_t timeout_ns = 5'000'000'000;
+  uint64_t bulk_timeout_ns = 30'000'000'000;  // of commands without data for a large range
   bool header_digest = false;
   bool data_digest = false;
 };
@@ -131,6 +133,10 @@ class InitiatorQueue final : public SocketHandler,
 
  private:
   enum class State : uint8_t { kIdle, kConnecting, kHandshake, kReady, kClosed };
+  struct AgeList {  // commands with one timeout, the oldest first
+    Command* first = nullptr;
+    Command* last = nullptr;
+  };
 
   void send_icreq();
   void append(const void* data, size_t length);
@@ -156,6 +162,12 @@ class InitiatorQueue final : public SocketHandler,
   void finish(Command& command, const Answer& answer);
   void complete(Command& command);
   void end(IoStatus why);
+  [[nodiscard]] AgeList& ages_of(const Command& command) noexcept {
+    return command.bulk ? bulk_ages_ : ages_;
+  }
+  [[nodiscard]] uint64_t deadline_of(const Command& command) const noexcept {
+    return command.started_ns + (command.bulk ? options_.bulk_timeout_ns : options_.timeout_ns);
+  }
   void age_append(Command& command) noexcept;
   void age_remove(Command& command) noexcept;
   void check_age();
@@ -168,8 +180,8 @@ class InitiatorQueue final : public SocketHandler,
   uint32_t held_ = 0;  // acquired or in flight
   uint32_t in_flight_ = 0;
   uint32_t depth_limit_;
-  Command* age_first_ = nullptr;
-  Command* age_last_ = nullptr;
+  AgeList ages_, bulk_ages_;
+  uint64_t age_timer_at_ns_ = 0;   // while it is armed
   Command* send_first_ = nullptr;  // by send_end
   Command* send_last_ = nullptr;
   std::vector<iovec> out_;

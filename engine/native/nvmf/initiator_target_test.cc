@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "bdev/builtin.h"
+#include "bdev/fault_bdev.h"
 #include "core/make_ring.h"
 #include "core/sim_harness.h"
 #include "nvmf/initiator.h"
@@ -23,12 +24,14 @@ struct Pair {  // a target with one malloc namespace; lives on `reactors`
   BdevRegistry registry;
   std::unique_ptr<Target> target;
   std::shared_ptr<Bdev> disk;
+  std::shared_ptr<FaultBdev> fault;  // in front of it
 
   Task<Result<uint16_t>> start(Reactors* reactors, std::string address) {
     register_builtin_schemes(registry);
     auto made = co_await registry.create("malloc:///disk?size_mb=16&blk_size=512");
     if (!made.ok()) co_return made.error();
     disk = made.take();
+    fault = FaultBdev::create("fault", disk);
     TargetOptions options;
     options.address = address;
     options.replica_port = options.nexus_port = 0;
@@ -38,7 +41,7 @@ struct Pair {  // a target with one malloc namespace; lives on `reactors`
     SubsystemOptions subsystem;
     subsystem.nqn = kNqn;
     subsystem.serial = "S1";
-    subsystem.bdev = disk;
+    subsystem.bdev = fault;
     subsystem.nguid = disk->uuid();
     const Result<void> added = co_await target->add_subsystem(subsystem);
     if (!added.ok()) co_return added.error();
@@ -47,6 +50,7 @@ struct Pair {  // a target with one malloc namespace; lives on `reactors`
   Task<bool> stop() {
     co_await target->stop();
     target.reset();
+    fault.reset();
     disk.reset();
     const Result<void> gone = co_await registry.destroy("disk");
     co_return gone.ok();
@@ -208,6 +212,130 @@ TEST_F(SimPairTest, HostThatIsNotAllowedIsTold) {
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.error().code, ErrorCode::kFailedPrecondition);
   open("?hostnqn=nqn.2019-05.io:friend");
+}
+
+// What a host gave up on may still be at the disk: it must not land on top of what the host writes
+// when it is back.
+class GivenUpTest : public SimPairTest {
+ protected:
+  static constexpr uint64_t kSecond = 1'000'000'000;
+  ~GivenUpTest() override { release(); }
+  void release() {
+    const Reactor::Scope scope(remote_.home());
+    pair_.fault->clear_rules();
+    pair_.fault->release_held();
+  }
+  // A write of 0x11 that hangs at the disk; the host has lost the device over it.
+  void give_up_a_write() {
+    open();
+    auto channel = sim_.run(bdev_->open_channel()).take();
+    FaultRule rule;
+    rule.writes = rule.hold = true;
+    rule.count = 1;
+    pair_.fault->add_rule(rule);
+    std::vector<uint8_t> old(kUnit, 0x11);
+    EXPECT_TRUE(
+        sim_.run(write(*channel, 0, old.data(), old.size(), false)).is(io_status::kHostPathError));
+    channel.reset();
+    bdev_.reset();
+    ASSERT_EQ(pair_.fault->held_count(), 1u);
+  }
+  struct Attempt {
+    std::optional<Result<std::shared_ptr<Bdev>>> result;
+  };
+  std::shared_ptr<Attempt> connect(const std::string& query = "") {
+    auto attempt = std::make_shared<Attempt>();
+    const auto run = [](Initiator* initiator, std::string uri,
+                        std::shared_ptr<Attempt> out) -> Task<void> {
+      out->result.emplace(co_await initiator->create(uri));
+    };
+    spawn(run(initiator_.get(), uri_of("10.0.0.9", port_, query), attempt));
+    return attempt;
+  }
+  bool wait(const std::shared_ptr<Attempt>& attempt) {
+    return sim_.run_until([&] { return attempt->result.has_value(); }, 60 * kSecond);
+  }
+  void expect_the_newer_write_stays(std::shared_ptr<Bdev> bdev) {
+    bdev_ = std::move(bdev);
+    auto channel = sim_.run(bdev_->open_channel()).take();
+    std::vector<uint8_t> data(kUnit, 0x22);
+    EXPECT_TRUE(sim_.run(write(*channel, 0, data.data(), data.size(), false)).ok());
+    release();
+    sim_.run_for(kSecond);
+    data.assign(kUnit, 0);
+    EXPECT_TRUE(sim_.run(read(*channel, 0, data.data(), data.size())).ok());
+    EXPECT_EQ(data, std::vector<uint8_t>(kUnit, 0x22));
+  }
+};
+
+TEST_F(GivenUpTest, TheHostIsBackOnlyWhenTheWriteHasEnded) {
+  give_up_a_write();
+  const auto attempt = connect();
+  sim_.run_for(2 * kSecond);
+  EXPECT_FALSE(attempt->result.has_value());
+  release();
+  ASSERT_TRUE(wait(attempt));
+  ASSERT_TRUE(attempt->result->ok()) << attempt->result->error().message;
+  expect_the_newer_write_stays(attempt->result->take());
+}
+
+TEST_F(GivenUpTest, AttemptsEndWhileTheDiskStandsStillAndTheLastOneWins) {
+  give_up_a_write();
+  for (int i = 0; i < 3; ++i) {
+    const auto early = connect();
+    ASSERT_TRUE(wait(early));
+    EXPECT_FALSE(early->result->ok());
+  }
+  const auto attempt = connect();
+  sim_.run_for(kSecond);
+  release();
+  ASSERT_TRUE(wait(attempt));
+  ASSERT_TRUE(attempt->result->ok()) << attempt->result->error().message;
+  expect_the_newer_write_stays(attempt->result->take());
+  const auto info = pair_.target->find(kNqn);
+  ASSERT_TRUE(info.ok());
+  EXPECT_EQ(info.value().hosts.size(), 1u);
+}
+
+TEST_F(GivenUpTest, AnotherHostDoesNotWaitForIt) {
+  give_up_a_write();
+  const auto attempt = connect("?hostid=22222222-2222-4222-8222-222222222222");
+  sim_.run_for(kSecond);
+  ASSERT_TRUE(attempt->result.has_value());
+  EXPECT_TRUE(attempt->result->ok());
+}
+
+TEST_F(GivenUpTest, RemovalOfTheSubsystemEndsAWaitingConnect) {
+  give_up_a_write();
+  const auto attempt = connect();
+  sim_.run_for(kSecond);
+  bool removed = false;
+  {
+    const Reactor::Scope scope(remote_.home());
+    spawn([](Target* target, bool* done) -> Task<void> {
+      *done = (co_await target->remove_subsystem(kNqn)).ok();
+    }(pair_.target.get(), &removed));
+  }
+  ASSERT_TRUE(wait(attempt));
+  EXPECT_FALSE(attempt->result->ok());
+  EXPECT_FALSE(removed);  // the write is still at the disk
+  release();
+  EXPECT_TRUE(sim_.run_until([&] { return removed; }, kSecond));
+}
+
+// The old connection never said goodbye: its socket is open and may hold more.
+TEST_F(GivenUpTest, AHostThatConnectsAnewEndsItsOldControllers) {
+  open();
+  auto old = std::move(bdev_);
+  int lost = 0;
+  old->set_removed_handler([&](IoStatus) { ++lost; });
+  auto second = std::make_unique<Initiator>(sim_.home(), InitiatorOptions());
+  auto made = sim_.run(second->create(uri_of("10.0.0.9", port_, "")));
+  ASSERT_TRUE(made.ok()) << made.error().message;
+  bdev_ = made.take();
+  EXPECT_TRUE(sim_.run_until([&] { return lost == 1; }, kSecond));
+  EXPECT_EQ(pair_.target->find(kNqn).value().hosts.size(), 1u);
+  old.reset();
 }
 
 // --- Real sockets, real threads

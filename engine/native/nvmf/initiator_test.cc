@@ -505,6 +505,97 @@ TEST_F(InitiatorTwoReactorTest, ChannelsOfOtherReactorsEndToo) {
   other.reset();
 }
 
+// A peer whose disk takes its time to clear: each such command is answered 2 s later, in its turn.
+class BulkTest : public InitiatorTest {
+ protected:
+  static constexpr uint64_t kBytes = 200u << 20;
+  static constexpr uint64_t kSlowMs = 2000;  // of a timeout of 500 ms
+  void SetUp() override {
+    PeerOptions options;
+    options.blocks = kBytes / 512;
+    start_peer(options);
+    peer_->on_command = [this](ScriptedPeer::Link& link, const Sqe& sqe) {
+      if (sqe.opcode != kIoDatasetManagement && sqe.opcode != kIoWriteZeroes) return false;
+      if (sqe.opcode == kIoWriteZeroes) {
+        longest_ = std::max<uint64_t>(longest_, ((sqe.cdw12 & kCdw12NlbMask) + 1) * 512);
+      }
+      ++commands_;
+      most_ = std::max(most_, ++outstanding_);
+      sim_.world().at(sim_.world().now_ns() + kSlowMs * kMs, [this, &link, cid = sqe.cid] {
+        if (peer_->links.empty()) return;
+        const Reactor::Scope scope(peer_host_.home());
+        --outstanding_;
+        link.answer(cid, io_status::kOk);
+        link.flush();
+      });
+      return true;
+    };
+    open();
+  }
+  static TestIo bulk(IoType type, std::vector<uint8_t>& nothing) {
+    TestIo io(type, 0, nothing);
+    io.length = kBytes;
+    io.iov_count = 0;
+    return io;
+  }
+  uint32_t commands_ = 0, outstanding_ = 0, most_ = 0;
+  uint64_t longest_ = 0;
+};
+
+TEST_F(BulkTest, LargeUnmapsAndZeroesGoOutInPiecesAndMayTakeLonger) {
+  std::vector<uint8_t> nothing;
+  TestIo unmap = bulk(IoType::kUnmap, nothing), zeroes = bulk(IoType::kWriteZeroes, nothing);
+  channel_->submit(&unmap);
+  channel_->submit(&zeroes);
+  ASSERT_TRUE(
+      sim_.run_until([&] { return unmap.completions + zeroes.completions == 2; }, 60'000 * kMs));
+  EXPECT_TRUE(unmap.status.ok());
+  EXPECT_TRUE(zeroes.status.ok());
+  EXPECT_EQ(commands_, 4u + 7u);  // pieces of 64 MiB; of 32 MiB, the most that a command can say
+  EXPECT_EQ(longest_, 32u << 20);
+  EXPECT_EQ(most_, 2u);
+}
+
+TEST_F(BulkTest, NothingElseWaitsBehindThem) {
+  std::vector<uint8_t> nothing;
+  TestIo unmap = bulk(IoType::kUnmap, nothing);
+  channel_->submit(&unmap);
+  sim_.run_for(kMs);
+  const uint64_t start = sim_.world().now_ns();
+  EXPECT_TRUE(write(0, pattern(4096, 1)).ok());
+  EXPECT_LT(sim_.world().now_ns() - start, 100 * kMs);
+  EXPECT_EQ(unmap.completions, 0);
+  ASSERT_TRUE(sim_.run_until([&] { return unmap.completions == 1; }, 60'000 * kMs));
+  EXPECT_TRUE(unmap.status.ok());
+}
+
+TEST_F(BulkTest, OtherCommandsKeepTheirTimeoutMeanwhile) {
+  std::vector<uint8_t> nothing, data(4096);
+  TestIo unmap = bulk(IoType::kUnmap, nothing), lost(IoType::kWrite, 0, data);
+  channel_->submit(&unmap);
+  sim_.run_for(kMs);
+  peer_->silent_opcodes = {kIoWrite};
+  channel_->submit(&lost);
+  ASSERT_TRUE(sim_.run_until([&] { return unmap.completions + lost.completions == 2; }, 700 * kMs));
+  EXPECT_TRUE(lost.status.is(io_status::kHostPathError));
+  EXPECT_TRUE(unmap.status.is(io_status::kHostPathError));
+  peer_->links.clear();
+}
+
+TEST_F(BulkTest, ABulkCommandThatIsNeverAnsweredEndsTheDeviceTooAndWhatWaitsBehindIt) {
+  peer_->on_command = [](ScriptedPeer::Link&, const Sqe& sqe) {
+    return sqe.opcode == kIoWriteZeroes;
+  };
+  std::vector<uint8_t> nothing;
+  TestIo first = bulk(IoType::kWriteZeroes, nothing), second = bulk(IoType::kWriteZeroes, nothing);
+  channel_->submit(&first);
+  channel_->submit(&second);
+  ASSERT_TRUE(
+      sim_.run_until([&] { return first.completions + second.completions == 2; }, 5'000 * kMs));
+  EXPECT_TRUE(first.status.is(io_status::kHostPathError));
+  EXPECT_TRUE(second.status.is(io_status::kHostPathError));
+}
+
 TEST_F(InitiatorTest, QueueIdsRunOutAndComeBack) {
   PeerOptions options;
   options.queues = 2;

@@ -49,6 +49,10 @@ void NamespaceShard::check_waiters() noexcept {
 
 Task<void> NamespaceShard::pause() {
   ++pauses_;
+  return drain();
+}
+
+Task<void> NamespaceShard::drain() {
   std::function<bool()> over = [this] { return in_flight_ == 0; };
   co_await wait_for(std::move(over));
 }
@@ -156,6 +160,11 @@ Task<void> Subsystem::set_ana_state(AnaState state) {
       for (const auto& [id, controller] : controllers_) controller->notify_ana_changed();
     }
   }
+  if (state == AnaState::kOptimized || state == AnaState::kNonOptimized) co_return;
+  std::function<Task<void>(NamespaceShard&)> drain = [](NamespaceShard& shard) {
+    return shard.drain();
+  };
+  co_await on_all_shards(std::move(drain));
 }
 
 Task<void> Subsystem::pause() {
@@ -203,6 +212,7 @@ Task<void> Subsystem::namespace_changed() {
 Task<void> Subsystem::remove() {
   removing_ = true;
   for (Completion<bool>* waiter : std::exchange(resume_waiters_, {})) waiter->set(false);
+  wake(std::exchange(replacements_, {}), false);
   const auto controllers = controllers_;
   for (const auto& [id, controller] : controllers) {
     controller->terminate("the subsystem was removed");
@@ -335,7 +345,41 @@ void Subsystem::add_controller(std::shared_ptr<Controller> controller) {
 
 void Subsystem::remove_controller(uint16_t id) {
   CHECK(controllers_.erase(id) == 1);
+  wake(std::exchange(replacements_, {}), true);
   live_controllers_.done();
+}
+
+// In a later turn: nothing of the controller that went is on the stack then.
+void Subsystem::wake(std::vector<Replacement*> waiters, bool go_on) {
+  for (Replacement* waiter : waiters) {
+    home().post([waiter, go_on] { waiter->go_on.set(go_on); });
+  }
+}
+
+Task<bool> Subsystem::replace_controllers(HostId host, std::string host_nqn, uint64_t turn) {
+  if (!options_.one_controller_per_host || options_.ana_reporting || discovery()) co_return true;
+  std::vector<Replacement*> superseded;
+  std::erase_if(replacements_, [&](Replacement* waiting) {
+    if (waiting->host != host || waiting->host_nqn != host_nqn) return false;
+    superseded.push_back(waiting);
+    return true;
+  });
+  wake(std::move(superseded), false);
+  while (!removing_ && allows(host_nqn)) {
+    bool alone = true;
+    for (const auto& [id, controller] : controllers_) {
+      if (controller->host_id() != host || controller->host_nqn() != host_nqn) continue;
+      if (controller->connect_turn() > turn) co_return false;
+      controller->terminate("the host connected anew");
+      alone = false;
+    }
+    if (alone) co_return true;
+    Replacement waiting{host, host_nqn, {}};
+    replacements_.push_back(&waiting);
+    const bool go_on = co_await waiting.go_on;
+    if (!go_on) co_return false;
+  }
+  co_return false;
 }
 
 std::shared_ptr<Controller> Subsystem::find_controller(uint16_t id) const {

@@ -44,8 +44,9 @@ class NamespaceShard final {
   [[nodiscard]] uint32_t block_shift() const noexcept { return block_shift_; }
   [[nodiscard]] const ReservationState& reservations() const noexcept { return *reservations_; }
 
-  // Told by the subsystem; each ends when the I/O it forbids has.
+  // Told by the subsystem; each task ends when the I/O it forbids has.
   Task<void> pause();
+  Task<void> drain();  // no I/O is with the bdev
   void resume();
   void set_ana(AnaState state) noexcept { ana_ = state; }
   Task<void> set_reservations(std::shared_ptr<const ReservationState> reservations);
@@ -108,6 +109,11 @@ class Subsystem final {
   Task<bool> begin_exclusive();
   Task<void> end_exclusive();
 
+  // Ends the controllers that the host has, where it may have only one; true when the last of their
+  // I/O has ended. False: a newer Connect of the host came, or the subsystem is closed to it.
+  [[nodiscard]] uint64_t next_connect_turn() noexcept { return ++connect_turns_; }
+  Task<bool> replace_controllers(HostId host, std::string host_nqn, uint64_t turn);
+
   // 0: none free.
   [[nodiscard]] uint16_t allocate_controller_id();
   void add_controller(std::shared_ptr<Controller> controller);
@@ -118,6 +124,14 @@ class Subsystem final {
   }
 
  private:
+  // A Connect that waits for the host's older controllers to go. At most one a host.
+  struct Replacement {
+    HostId host;
+    std::string host_nqn;
+    Completion<bool> go_on;
+  };
+  void wake(std::vector<Replacement*> waiters, bool go_on);
+
   void make_shards();
   Task<void> on_all_shards(std::function<Task<void>(NamespaceShard&)> step);
   Task<void> on_shard(size_t index, std::function<Task<void>(NamespaceShard&)>* step, Latch* latch);
@@ -137,6 +151,8 @@ class Subsystem final {
   std::vector<std::unique_ptr<NamespaceShard>> shards_;
   std::map<uint16_t, std::shared_ptr<Controller>> controllers_;
   uint16_t next_controller_id_ = 0;
+  uint64_t connect_turns_ = 0;
+  std::vector<Replacement*> replacements_;
   AsyncMutex mutex_;  // one change at a time
   std::vector<Completion<bool>*> resume_waiters_;
   Latch live_controllers_;

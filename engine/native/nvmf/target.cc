@@ -104,7 +104,7 @@ class Target::Impl final : public AcceptHandler,
     discovery.nqn = kDiscoveryNqn;
     discovery.serial = "0";
     discovery.model = "Mayastor discovery";
-    discovery_ = std::make_unique<Subsystem>(reactors_, std::move(discovery));
+    discovery_ = std::make_shared<Subsystem>(reactors_, std::move(discovery));
   }
   ~Impl() override { CHECK(connections_.empty() && subsystems_.empty()); }
 
@@ -143,8 +143,8 @@ class Target::Impl final : public AcceptHandler,
                                                    const std::string& local_address) const override;
   void on_controller_ended(std::shared_ptr<Controller> controller) override;
 
-  void connect_admin(const std::shared_ptr<Connection>& connection, Subsystem& subsystem,
-                     const ConnectSqe& sqe, const ConnectData& data);
+  Task<void> connect_admin(std::shared_ptr<Connection> connection,
+                           std::shared_ptr<Subsystem> subsystem, ConnectSqe sqe, ConnectData data);
   void connect_io(const std::shared_ptr<Connection>& connection, Subsystem& subsystem,
                   const ConnectSqe& sqe, const ConnectData& data);
   Task<void> open_io_queue(std::shared_ptr<Connection> connection, Subsystem* subsystem,
@@ -157,7 +157,7 @@ class Target::Impl final : public AcceptHandler,
   Reactors& reactors_;
   TargetOptions options_;
   std::unique_ptr<Listener> replica_listener_, nexus_listener_;
-  std::unique_ptr<Subsystem> discovery_;
+  std::shared_ptr<Subsystem> discovery_;
   std::map<std::string, std::shared_ptr<Subsystem>> subsystems_;
   std::map<Connection*, Owner> connections_;
   std::map<Connection*, std::shared_ptr<Connection>> alive_;
@@ -288,43 +288,50 @@ void Target::Impl::on_connect(std::shared_ptr<Connection> connection, const Conn
   const std::string subnqn = nqn_of(data.subnqn), hostnqn = nqn_of(data.hostnqn);
   if (subnqn.empty()) return invalid(bad_data(offsetof(ConnectData, subnqn)));
   if (hostnqn.empty()) return invalid(bad_data(offsetof(ConnectData, hostnqn)));
-  std::shared_ptr<Subsystem> found;
-  Subsystem* subsystem = discovery_.get();
-  if (subnqn != kDiscoveryNqn) {
-    found = this->subsystem(subnqn);
-    subsystem = found.get();
-  }
+  const std::shared_ptr<Subsystem> subsystem =
+      subnqn == kDiscoveryNqn ? discovery_ : this->subsystem(subnqn);
   if (subsystem == nullptr || stopping_) return invalid(bad_data(offsetof(ConnectData, subnqn)));
   if (!subsystem->allows(hostnqn)) return refuse(status::kConnectInvalidHost, 0);
   if (sqe.sqsize == 0) return invalid(bad_sqe(offsetof(ConnectSqe, sqsize)));
   if (sqe.qid == 0) {
-    connect_admin(connection, *subsystem, sqe, data);
+    spawn(connect_admin(connection, subsystem, sqe, data));
   } else {
     connect_io(connection, *subsystem, sqe, data);
   }
 }
 
-void Target::Impl::connect_admin(const std::shared_ptr<Connection>& connection,
-                                 Subsystem& subsystem, const ConnectSqe& sqe,
-                                 const ConnectData& data) {
+// May wait for the host's older controllers; the connection is not closed before it is answered.
+Task<void> Target::Impl::connect_admin(std::shared_ptr<Connection> connection,
+                                       std::shared_ptr<Subsystem> subsystem, ConnectSqe sqe,
+                                       ConnectData data) {
   const auto invalid = [&](uint32_t parameter) {
     connection->reject_connect(status::kConnectInvalidParameters, parameter);
   };
   if (sqe.sqsize >= options_.max_admin_depth) {
-    return invalid(bad_sqe(offsetof(ConnectSqe, sqsize)));
+    invalid(bad_sqe(offsetof(ConnectSqe, sqsize)));
+    co_return;
   }
-  if (data.cntlid != kDynamicControllerId) return invalid(bad_data(offsetof(ConnectData, cntlid)));
+  if (data.cntlid != kDynamicControllerId) {
+    invalid(bad_data(offsetof(ConnectData, cntlid)));
+    co_return;
+  }
   target::ControllerOptions options;
-  options.id = subsystem.allocate_controller_id();
-  if (options.id == 0) return connection->reject_connect(status::kConnectControllerBusy, 0);
   std::memcpy(options.host.data(), data.host_id, options.host.size());
   options.host_nqn = nqn_of(data.hostnqn);
   options.keep_alive_ms = sqe.kato_ms;
+  options.connect_turn = subsystem->next_connect_turn();
+  const bool alone =
+      co_await subsystem->replace_controllers(options.host, options.host_nqn, options.connect_turn);
+  if (alone) options.id = subsystem->allocate_controller_id();
+  if (options.id == 0 || connection->closing()) {
+    connection->reject_connect(status::kConnectControllerBusy, 0);
+    co_return;
+  }
   log("host " + options.host_nqn + " at " + connection->peer() + " joined " +
-      subsystem.options().nqn);
+      subsystem->options().nqn);
   const uint16_t id = options.id;
-  auto controller = std::make_shared<Controller>(*this, subsystem, std::move(options));
-  subsystem.add_controller(controller);
+  auto controller = std::make_shared<Controller>(*this, *subsystem, std::move(options));
+  subsystem->add_controller(controller);
   controller->add_connection(0, connection);
   connections_[connection.get()].controller = controller;
   Connection::Queue queue;

@@ -51,6 +51,10 @@ struct SubsystemOptions {
   std::vector<std::string> allowed_hosts;  // NQNs; empty: any host
   uint16_t cntlid_min = 1, cntlid_max = kMaxControllerId;
   bool ana_reporting = false;
+  // A host that connects anew ends the controllers that it had, and is answered when their last I/O
+  // has ended: what it had given up on can't land later than what it writes then. Not where ANA is
+  // reported: there a host may come by several paths at once.
+  bool one_controller_per_host = true;
   AnaState ana_state = AnaState::kOptimized;
   std::string ptpl_path;  // file for reservations that persist; empty: PTPL not offered
   uint16_t port = 0;      // port named in the discovery log; 0: the replica port
@@ -90,7 +94,7 @@ class Target final {
   // Disconnects hosts that are not allowed any more. Empty: any host.
   Task<Result<void>> set_allowed_hosts(std::string nqn, std::vector<std::string> hosts);
   // Hosts get an asynchronous event where ANA reporting is on; I/O that is not allowed in the new
-  // state fails with a path status from then on.
+  // state fails with a path status from then on, and what was with the bdev has ended.
   Task<Result<void>> set_ana_state(std::string nqn, AnaState state);
   [[nodiscard]] Result<AnaState> ana_state(const std::string& nqn) const;
   // Holds new I/O and waits for I/O in flight; admin commands go on. Pauses nest.

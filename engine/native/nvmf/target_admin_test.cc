@@ -122,15 +122,36 @@ TEST_F(TargetAdminTest, ControllerIdsComeFromTheirRange) {
   subsystem.cntlid_max = 12;
   start();
   uint16_t first = 0, second = 0;
-  TestHost& one = open_admin({}, &first);
-  open_admin({}, &second);
+  TestHost& one = open_admin({.host_id = 1}, &first);
+  open_admin({.host_id = 2}, &second);
   EXPECT_EQ(first, 11);
   EXPECT_EQ(second, 12);
   TestHost& third = open();
-  EXPECT_TRUE(third.connect({}).status().is(status::kConnectControllerBusy));
+  const HostConnect connect{.host_id = 3};
+  EXPECT_TRUE(third.connect(connect).status().is(status::kConnectControllerBusy));
   close(one);
   sim.run_until([&] { return target->find(kNqn).value().hosts.size() == 1; });
-  EXPECT_EQ(static_cast<uint16_t>(third.connect({}).cqe.dw0), 11);
+  EXPECT_EQ(static_cast<uint16_t>(third.connect(connect).cqe.dw0), 11);
+}
+
+TEST_F(TargetAdminTest, AHostHasOneControllerUnlessPathsAreReported) {
+  for (const bool several : {false, true}) {
+    subsystem.ana_reporting = several;
+    start();
+    TestHost& one = open_admin();
+    TestHost& two = open_admin();
+    if (several) {
+      EXPECT_TRUE(one.identify(kCnsController, 0).status().ok());
+    } else {
+      EXPECT_TRUE(one.wire().ended());
+    }
+    EXPECT_TRUE(two.identify(kCnsController, 0).status().ok());
+    EXPECT_EQ(target->find(kNqn).value().hosts.size(), several ? 2u : 1u);
+    close(one);
+    close(two);
+    sim.run(target->stop());
+    target.reset();
+  }
 }
 
 TEST_F(TargetAdminTest, PropertiesFollowTheControllersLife) {

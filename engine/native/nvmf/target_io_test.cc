@@ -351,6 +351,30 @@ TEST_F(TargetIoTest, AnaStateDecidesAboutIo) {
   }
 }
 
+TEST_F(TargetIoTest, AStateThatForbidsIoIsAcknowledgedWhenIoHasEnded) {
+  begin();
+  fault->add_rule({.type = IoType::kWrite, .count = 1, .hold = true});
+  Sqe sqe = TestHost::io(kIoWrite, 0, 1);
+  sqe.cid = io->next_cid();
+  sqe.sgl = {0, 512, {}, kSglInCapsule};
+  io->send_command(sqe, pattern(512, 1));
+  sim.run_until([&] { return fault->held_count() == 1; });
+  bool set = false;
+  const auto change = [](Target* on, AnaState state, bool* done) -> Task<void> {
+    const auto result = co_await on->set_ana_state(kNqn, state);
+    EXPECT_TRUE(result.ok());
+    *done = true;
+  };
+  ASSERT_TRUE(sim.run(target->set_ana_state(kNqn, AnaState::kNonOptimized)).ok());  // forbids none
+  spawn(change(target.get(), AnaState::kInaccessible, &set));
+  sim.run_for(100 * kMs);
+  EXPECT_FALSE(set);
+  EXPECT_TRUE(io->read(0, 1).status().is(io_status::kAnaInaccessible));  // in force already
+  fault->release_held();
+  EXPECT_TRUE(sim.run_until([&] { return set; }, 100 * kMs));
+  EXPECT_TRUE(io->finish(sqe.cid).status().ok());
+}
+
 TEST_F(TargetIoTest, DeviceErrorsReachTheHostWithTheirStatus) {
   begin();
   fault->add_rule({.type = IoType::kRead, .count = 1, .status = io_status::kUnrecoveredRead});
