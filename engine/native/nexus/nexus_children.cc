@@ -297,17 +297,18 @@ Task<Result<void>> Nexus::online_child(ChildPtr child) {
     co_await close_device(registry_, *child);
     co_return *misfit;
   }
-  // A remote machine that lost power in between may have lost writes that it had acknowledged and
-  // nobody had flushed: the log does not know them.
-  const bool kept_power =
-      child->local() || !device.has_volatile_cache() ||
-      (!power_cycle_before.is_nil() && child->power_cycle == power_cycle_before);
-  if (!kept_power && !child->counts) child->log->set_incomplete();
+  // A device whose power went away in between may have lost writes that it had acknowledged and
+  // nobody had flushed: the log does not know them. Of a local one we may also have been told.
+  const bool same_power =
+      child->power_cycle == power_cycle_before && (child->local() || !power_cycle_before.is_nil());
+  const bool kept_all = !child->log->incomplete() && (same_power || !device.has_volatile_cache());
+  if (!kept_all) child->log->set_incomplete();
   const bool last_healthy = child->counts;  // it went away, but nobody was written to since
-  const bool partial = options_.partial_rebuild && child->ever_synced && !child->log->incomplete();
+  const bool partial = options_.partial_rebuild && child->ever_synced && kept_all;
   if (last_healthy) {
     child->log->unmark(0, size_bytes_);  // it defines the data: the others differ from it
-    if (!kept_power) {
+    child->log->set_complete();
+    if (!kept_all) {
       // Others may hold writes that it has lost, and nobody knows which.
       for (const ChildPtr& other : children_) {
         if (other != child) other->log->mark_everything();

@@ -1,5 +1,5 @@
-// A remote child whose machine lost power may have lost writes that it acknowledged and nobody had
-// flushed. The write log does not know those: such a child is rebuilt in full.
+// A child whose device, or its machine, lost power may have lost writes that it acknowledged and
+// nobody had flushed. The write log does not know those: such a child is rebuilt in full.
 #include "nexus/test_rig.h"
 
 namespace mayastor::nexus {
@@ -43,24 +43,34 @@ struct Outcome {
   uint64_t blocks_transferred = 0;
 };
 
-// Takes the remote child away and back; `before` and `after` name its machine's power cycles.
-Outcome away_and_back(const Uuid& before, const Uuid& after, bool volatile_cache) {
+// Takes a child away and back; `before` and `after` name its power cycles.
+Outcome away_and_back(const Uuid& before, const Uuid& after, bool volatile_cache,
+                      bool local = false) {
   NexusRig rig;
   rig.add_device("a");
   rig.add_device("b");
   Uuid now = before;
-  const std::string uri = remote_uri();
+  const auto make = [&] {
+    return std::make_shared<RemoteDisk>(rig.registry.find("b"), now, volatile_cache);
+  };
   rig.registry.add_scheme("nvmf", [&](std::string) -> Task<Result<std::shared_ptr<Bdev>>> {
-    std::shared_ptr<Bdev> made =
-        std::make_shared<RemoteDisk>(rig.registry.find("b"), now, volatile_cache);
+    std::shared_ptr<Bdev> made = make();
     co_return made;
   });
+  const std::string uri = local ? "bdev:///remote-b?uuid=" + NexusRig::uuid_of("b") : remote_uri();
+  if (local) {
+    EXPECT_TRUE(rig.registry.add(make()).ok());
+  }
   NexusOptions options = rig.options({"a"});
   options.children.push_back(uri);
   rig.create_with(options);
   EXPECT_TRUE(rig.sim.run(rig.nexus->child_operation(uri, ChildAction::kOffline)).ok());
   EXPECT_TRUE(rig.write(0, 4096, 0x42).ok());
   now = after;
+  if (local) {
+    rig.registry.remove("remote-b");
+    EXPECT_TRUE(rig.registry.add(make()).ok());
+  }
   EXPECT_TRUE(rig.sim.run(rig.nexus->child_operation(uri, ChildAction::kOnline)).ok());
   EXPECT_TRUE(rig.wait_for([&] {  // the record comes a moment after the state
     return rig.nexus->state() == NexusState::kOnline && !rig.nexus->rebuild_history().empty();
@@ -89,6 +99,15 @@ TEST(NexusPower, AnUnknownPowerCycleIsRebuiltInFull) {
 
 TEST(NexusPower, WithoutAVolatileCacheTheLogIsEnough) {
   EXPECT_TRUE(away_and_back(Uuid::from_name("run-1"), Uuid::from_name("run-2"), false).partial);
+}
+
+TEST(NexusPower, ALocalDiskThatLostPowerIsRebuiltInFull) {
+  const Uuid before = Uuid::from_name("run-1"), after = Uuid::from_name("run-2");
+  EXPECT_EQ(away_and_back(before, after, true, true).blocks_transferred, kNexusBytes / 512);
+  EXPECT_TRUE(away_and_back(before, before, true, true).partial);
+  // While we run, the machine of a local disk has not lost power.
+  EXPECT_TRUE(away_and_back(Uuid(), Uuid(), true, true).partial);
+  EXPECT_TRUE(away_and_back(before, after, false, true).partial);
 }
 
 // One local child and one on a remote machine that has a volatile cache.
@@ -144,6 +163,57 @@ TEST(NexusPower, OthersFollowTheLastHealthyChildThatLostPower) {
   ASSERT_TRUE(pair.action(a, ChildAction::kOnline));
   ASSERT_TRUE(pair.is(a, ChildState::kOnline));
   EXPECT_TRUE(rig.identical("a", "b"));
+}
+
+// The same when the last one is local: its device went away, and said so.
+TEST(NexusPower, OthersFollowTheLastHealthyLocalChildThatWentAway) {
+  NexusRig rig;
+  rig.add_device("a");
+  rig.add_device("b");
+  const auto local = [&rig] {
+    return std::make_shared<RemoteDisk>(rig.registry.find("b"), Uuid(), true);
+  };
+  std::shared_ptr<RemoteDisk> disk = local();
+  ASSERT_TRUE(rig.registry.add(disk).ok());
+  const std::string a = NexusRig::uri_of("a");
+  const std::string b = "bdev:///remote-b?uuid=" + NexusRig::uuid_of("b");
+  NexusOptions options = rig.options({"a"});
+  options.children.push_back(b);
+  rig.create_with(options);
+  const auto online = [&](const std::string& uri) {
+    return rig.wait_for([&] {
+      for (const ChildInfo& child : rig.nexus->children()) {
+        if (child.uri == uri) {
+          return child.state == ChildState::kOnline && rig.nexus->rebuild_count() == 0;
+        }
+      }
+      return false;
+    });
+  };
+  EXPECT_TRUE(rig.write(kMiB, 4096, 0x11).ok());
+  ASSERT_TRUE(rig.sim.run(rig.nexus->child_operation(a, ChildAction::kOffline)).ok());
+  EXPECT_TRUE(rig.write(0, 4096, 0x22).ok());
+  disk->vanish();
+  ASSERT_TRUE(rig.wait_for([&] { return rig.nexus->state() == NexusState::kFaulted; }));
+  rig.sim.run_for(10 * kMs);
+  // The write at 1 MiB was never flushed: b comes back without it.
+  const std::vector<uint8_t> old(4096, 0x00);
+  const auto medium = rig.sim.run(rig.registry.find("mem-b")->open_channel()).take();
+  ASSERT_TRUE(
+      rig.sim.run(write(*medium, kDataOffsetBytes + kMiB, old.data(), old.size(), false)).ok());
+  rig.registry.remove("remote-b");
+  disk = local();
+  ASSERT_TRUE(rig.registry.add(disk).ok());
+  ASSERT_TRUE(rig.sim.run(rig.nexus->child_operation(b, ChildAction::kOnline)).ok());
+  ASSERT_TRUE(online(b));
+  ASSERT_TRUE(rig.sim.run(rig.nexus->child_operation(a, ChildAction::kOnline)).ok());
+  ASSERT_TRUE(online(a));
+  EXPECT_TRUE(rig.identical("a", "b"));
+  // From here on b is whole again: what it misses next, its log tells.
+  ASSERT_TRUE(rig.sim.run(rig.nexus->child_operation(b, ChildAction::kOffline)).ok());
+  ASSERT_TRUE(rig.sim.run(rig.nexus->child_operation(b, ChildAction::kOnline)).ok());
+  ASSERT_TRUE(online(b));
+  EXPECT_TRUE(rig.nexus->rebuild_history().back().is_partial);
 }
 
 FaultRule flushes(IoStatus status) {

@@ -124,10 +124,13 @@ void Controller::identify_controller(uint8_t* page) const {
   id.fuses = 1;                                      // compare and write
   id.vwc = bdev.has_volatile_cache() ? 0x05 : 0x04;  // flush of all namespaces not supported
   std::memcpy(page, &id, sizeof(id));
-  if (!target.power_cycle.is_nil()) {
+  // A device may lose power without its machine doing so.
+  const Uuid of_device = bdev.power_cycle();
+  const Uuid power_cycle = of_device.is_nil() ? target.power_cycle : of_device;
+  if (!power_cycle.is_nil()) {
     std::memcpy(page + kPowerCycleOffset, kPowerCycleTag, sizeof(kPowerCycleTag));
-    std::memcpy(page + kPowerCycleOffset + sizeof(kPowerCycleTag), target.power_cycle.bytes.data(),
-                target.power_cycle.bytes.size());
+    std::memcpy(page + kPowerCycleOffset + sizeof(kPowerCycleTag), power_cycle.bytes.data(),
+                power_cycle.bytes.size());
   }
 }
 

@@ -33,6 +33,11 @@ class Descriptor final {
   const int fd_;
 };
 
+int sync_to_disk(int fd) {
+  const auto other = ptpl_sync.load(std::memory_order_relaxed);
+  return other != nullptr ? other(fd) : ::fsync(fd);
+}
+
 std::string folder_of(const std::string& path) {
   const size_t slash = path.rfind('/');
   if (slash == std::string::npos) return ".";
@@ -51,7 +56,8 @@ Result<void> make_folders(const std::string& folder) {
 
 Result<void> sync_folder(const std::string& path) {
   const Descriptor folder(::open(folder_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (folder.get() < 0 || ::fsync(folder.get()) != 0) return failed("sync the folder of", path);
+  if (folder.get() < 0 || sync_to_disk(folder.get()) != 0)
+    return failed("sync the folder of", path);
   return {};
 }
 
@@ -104,7 +110,7 @@ Result<void> replace_file(const std::string& path, const std::string& content) {
       if (put <= 0) return failed("write", beside);
       written += static_cast<size_t>(put);
     }
-    if (::fsync(file.get()) != 0) return failed("sync", beside);
+    if (sync_to_disk(file.get()) != 0) return failed("sync", beside);
   }
   if (::rename(beside.c_str(), path.c_str()) != 0) return failed("replace", path);
   return sync_folder(path);

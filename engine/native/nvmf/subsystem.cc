@@ -276,8 +276,15 @@ Task<IoStatus> Subsystem::reserve(Sqe sqe, HostId host, std::vector<uint8_t> dat
   const IoStatus status = apply(sqe, host, data, *next);
   if (!status.ok()) co_return status;
   const auto saved = co_await save(next.get());
-  if (!saved.ok()) {  // nothing has changed
-    if (log_) log_(saved.error().message);
+  if (!saved.ok()) {
+    // Nothing has changed here; the file may have the new state though, and a restart would believe
+    // it: put the old one back.
+    const auto restored = co_await save(reservations_.get());
+    if (log_ && restored.ok()) log_(saved.error().message + "; its content is as before");
+    if (log_ && !restored.ok()) {
+      log_(saved.error().message + "; what it holds is unknown until a reservation of " +
+           options_.nqn + " is saved: " + restored.error().message);
+    }
     co_return io_status::kInternalError;
   }
   const std::vector<ReservationEvent> events = next->take_events();

@@ -37,7 +37,9 @@ struct TargetOptions {
   uint64_t keep_alive_min_ms = 10'000;          // shorter ones are raised to it
   uint64_t keep_alive_granularity_ms = 10'000;  // KAS
   uint16_t retry_delay_100ms[3] = {0, 0, 0};    // CRDT1..3
-  Uuid power_cycle;  // of this machine, told to initiators (see Bdev::power_cycle); nil: not told
+  // Of this machine, told to initiators for bdevs that do not know theirs (Bdev::power_cycle); nil:
+  // not told.
+  Uuid power_cycle;
   // Told of hosts that come and go, one line each; home reactor. May be empty.
   std::function<void(const std::string&)> log;
 };

@@ -134,6 +134,49 @@ TEST_F(TargetAdminTest, ControllerIdsComeFromTheirRange) {
   EXPECT_EQ(static_cast<uint16_t>(third.connect(connect).cqe.dw0), 11);
 }
 
+// A device that knows its own power cycles.
+class PoweredBdev final : public Bdev {
+ public:
+  PoweredBdev(std::shared_ptr<Bdev> base, Uuid power_cycle)
+      : base_(std::move(base)), power_cycle_(power_cycle) {}
+  const std::string& name() const noexcept override { return base_->name(); }
+  const Uuid& uuid() const noexcept override { return base_->uuid(); }
+  std::string product_name() const override { return "powered"; }
+  std::string uri() const override { return ""; }
+  uint32_t block_size() const noexcept override { return base_->block_size(); }
+  uint64_t size_bytes() const noexcept override { return base_->size_bytes(); }
+  bool supports(IoType type) const noexcept override { return base_->supports(type); }
+  bool has_volatile_cache() const noexcept override { return true; }
+  Uuid power_cycle() const noexcept override { return power_cycle_; }
+  Task<Result<std::unique_ptr<Channel>>> open_channel() override { return base_->open_channel(); }
+  IoStats stats() const override { return base_->stats(); }
+  void reset_stats() noexcept override { base_->reset_stats(); }
+
+ private:
+  const std::shared_ptr<Bdev> base_;
+  const Uuid power_cycle_;
+};
+
+TEST_F(TargetAdminTest, ThePowerCycleIsTheDevicesElseTheMachines) {
+  options.power_cycle = Uuid::from_name("machine");
+  start();
+  const auto told = [this](const std::string& nqn) {
+    TestHost& host = open_admin({.nqn = nqn});
+    const TestAnswer answer = host.identify(kCnsController, 0);
+    EXPECT_EQ(answer.data.size(), 4096u);
+    EXPECT_EQ(
+        std::memcmp(answer.data.data() + kPowerCycleOffset, kPowerCycleTag, sizeof(kPowerCycleTag)),
+        0);
+    return as<Uuid>(answer.data, kPowerCycleOffset + sizeof(kPowerCycleTag));
+  };
+  EXPECT_EQ(told(kNqn), options.power_cycle);
+  SubsystemOptions own = subsystem;
+  own.nqn = "nqn.2019-05.io.openebs:powered";
+  own.bdev = std::make_shared<PoweredBdev>(bdev, Uuid::from_name("disk"));
+  ASSERT_TRUE(sim.run(target->add_subsystem(own)).ok());
+  EXPECT_EQ(told(own.nqn), Uuid::from_name("disk"));
+}
+
 TEST_F(TargetAdminTest, AHostHasOneControllerUnlessPathsAreReported) {
   for (const bool several : {false, true}) {
     subsystem.ana_reporting = several;

@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "core/make_ring.h"
+#include "nvmf/ptpl_file.h"
 #include "nvmf/target_test_host.h"
 
 namespace mayastor::nvmf::test {
@@ -307,6 +308,51 @@ TEST_F(TargetLoopbackTest, ReservationsSurviveARestart) {
   EXPECT_TRUE(b->write(0, pattern(512, 1), true).status().ok());
   EXPECT_TRUE(b->reserve(kIoReservationRegister, 2U << 30, {0, 0xB}).status().ok());
   EXPECT_FALSE(std::filesystem::exists(path));  // persistence was given up
+}
+
+std::atomic<int> refused_folders{0};
+int refuse_one_folder(int fd) {
+  struct stat info {};
+  if (::fstat(fd, &info) == 0 && S_ISDIR(info.st_mode) && refused_folders.fetch_add(1) == 0) {
+    errno = EIO;
+    return -1;
+  }
+  return ::fsync(fd);
+}
+
+// Renamed, but the folder could not be synced: the command was refused, so a restart must not bring
+// what it asked for.
+TEST_F(TargetLoopbackTest, ReservationThatWasRefusedIsNotThereAfterARestart) {
+  const std::string path = make_folder() + "/r0.json";
+  start_target();
+  add(kNqn, path);
+  uint16_t id = 0;
+  {
+    const auto admin_a = host(1, 0, &id);
+    const auto a = host(1, 1, &id);
+    ASSERT_TRUE(a->reserve(kIoReservationRegister, 3U << 30, {0, 0xA}).status().ok());
+    ASSERT_TRUE(a->reserve(kIoReservationAcquire, 2U << 8, {0xA, 0}).status().ok());
+    uint16_t id_b = 0;
+    const auto admin_b = host(2, 0, &id_b);
+    const auto b = host(2, 1, &id_b);
+    ASSERT_TRUE(b->reserve(kIoReservationRegister, 0, {0, 0xB}).status().ok());
+    target::ptpl_sync = &refuse_one_folder;
+    const IoStatus preempted = b->reserve(kIoReservationAcquire, 1 | 2U << 8, {0xB, 0xA}).status();
+    target::ptpl_sync = nullptr;
+    EXPECT_TRUE(preempted.is(io_status::kInternalError));
+    EXPECT_GE(refused_folders.load(), 1);
+    EXPECT_TRUE(a->write(0, pattern(512, 1), true).status().ok());
+    EXPECT_TRUE(b->write(0, pattern(512, 1), true).status().is(io_status::kReservationConflict));
+  }
+  stop_target();
+  start_target();
+  add(kNqn, path);
+  const auto admin_b = host(2, 0, &id);
+  const auto b = host(2, 1, &id);
+  EXPECT_TRUE(b->write(0, pattern(512, 1), true).status().is(io_status::kReservationConflict));
+  const auto admin_a = host(1, 0, &id);
+  const auto a = host(1, 1, &id);
+  EXPECT_TRUE(a->write(0, pattern(512, 1), true).status().ok());
 }
 
 TEST_F(TargetLoopbackTest, ReservationThatCannotBeSavedIsNotMade) {
