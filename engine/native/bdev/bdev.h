@@ -107,6 +107,8 @@ class Bdev {
   [[nodiscard]] virtual uint32_t block_size() const noexcept = 0;
   [[nodiscard]] virtual uint64_t size_bytes() const noexcept = 0;
   [[nodiscard]] virtual bool supports(IoType type) const noexcept = 0;
+  // What was unmapped reads as zeroes. False: it may read as before (a remote namespace's may).
+  [[nodiscard]] virtual bool unmap_zeroes() const noexcept { return false; }
   [[nodiscard]] virtual bool has_volatile_cache() const noexcept = 0;
   // Names the machine's run from power-on to power-off that serves the device. As long as it stays
   // the same, a write that was acknowledged but not flushed has not been lost to a power failure.

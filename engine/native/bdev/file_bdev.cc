@@ -39,6 +39,7 @@ class FileBdev final : public Bdev {
   [[nodiscard]] bool supports(IoType type) const noexcept override {
     return type != IoType::kUnmap || file_->supports_discard();
   }
+  [[nodiscard]] bool unmap_zeroes() const noexcept override { return true; }  // a hole is punched
   [[nodiscard]] bool has_volatile_cache() const noexcept override {
     return file_->has_volatile_cache();
   }

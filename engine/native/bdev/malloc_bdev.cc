@@ -92,6 +92,7 @@ class MemoryBdev final : public Bdev {
   [[nodiscard]] bool supports(IoType type) const noexcept override {
     return memory_ != nullptr || type != IoType::kCompare;
   }
+  [[nodiscard]] bool unmap_zeroes() const noexcept override { return true; }
   [[nodiscard]] bool has_volatile_cache() const noexcept override { return false; }
   Task<Result<std::unique_ptr<Channel>>> open_channel() override;
   [[nodiscard]] IoStats stats() const override { return counters_.sum(); }

@@ -179,9 +179,12 @@ Task<Result<void>> Blobstore::commit_allocation(Blob* blob, uint32_t index) {
 }
 
 Task<Result<void>> Blobstore::clear_new_clusters(std::vector<uint32_t> clusters) {
-  const bool unmaps = base_->supports(IoType::kUnmap);
-  uint64_t left = unmaps ? UINT64_MAX : kWipeBytes;
-  if (!unmaps) {
+  const bool unmaps = base_->supports(IoType::kUnmap) && base_->unmap_zeroes();
+  // A device that unmaps, but may show old data afterwards, is told to zero all of it.
+  const bool all =
+      unmaps || (base_->supports(IoType::kUnmap) && base_->supports(IoType::kWriteZeroes));
+  uint64_t left = all ? UINT64_MAX : kWipeBytes;
+  if (!all) {
     // The start of the lvol, where file systems and partition tables are recognised.
     const uint64_t wiped = (kWipeBytes + super_.cluster_size - 1) / super_.cluster_size;
     if (clusters.size() > wiped) clusters.resize(wiped);

@@ -211,6 +211,61 @@ TEST(LvolStore, DestroyedLvolGivesSpaceBackAndNewLvolReadsZero) {
   }
 }
 
+// Takes an unmap for a hint that it does not follow, as a remote namespace may.
+class HintedBdev final : public Bdev {
+ public:
+  explicit HintedBdev(std::shared_ptr<Bdev> base) : base_(std::move(base)) {}
+  const std::string& name() const noexcept override { return base_->name(); }
+  const Uuid& uuid() const noexcept override { return base_->uuid(); }
+  std::string product_name() const override { return "Hinted"; }
+  std::string uri() const override { return base_->uri(); }
+  uint32_t block_size() const noexcept override { return base_->block_size(); }
+  uint64_t size_bytes() const noexcept override { return base_->size_bytes(); }
+  bool supports(IoType type) const noexcept override { return base_->supports(type); }
+  bool has_volatile_cache() const noexcept override { return base_->has_volatile_cache(); }
+  IoStats stats() const override { return base_->stats(); }
+  void reset_stats() noexcept override { base_->reset_stats(); }
+  Task<Result<std::unique_ptr<Channel>>> open_channel() override {
+    auto base = co_await base_->open_channel();
+    if (!base.ok()) co_return base.error();
+    std::unique_ptr<Channel> channel = std::make_unique<HintedChannel>(base.take());
+    co_return channel;
+  }
+
+ private:
+  class HintedChannel final : public Channel {
+   public:
+    explicit HintedChannel(std::unique_ptr<Channel> base) : base_(std::move(base)) {}
+    void submit(Io* io) noexcept override {
+      if (io->type == IoType::kUnmap) {
+        io->complete(io_status::kOk);
+      } else {
+        base_->submit(io);
+      }
+    }
+
+   private:
+    std::unique_ptr<Channel> base_;
+  };
+  std::shared_ptr<Bdev> base_;
+};
+
+TEST(LvolStore, NewLvolReadsZeroWhereUnmapLeavesOldDataBehind) {
+  LvsRig rig;
+  LvolStoreOptions options;
+  options.name = "pool";
+  options.cluster_size = kMiB;
+  auto made =
+      rig.sim.run(LvolStore::create(std::make_shared<HintedBdev>(rig.open_disk()), options));
+  ASSERT_TRUE(made.ok()) << made.error().message;
+  auto store = made.take();
+  auto lvol = rig.lvol(store, 1, 12 * kMiB, false);
+  { EXPECT_TRUE(rig.write(*rig.channel(lvol), 0, 12 * kMiB, 0x11).ok()); }
+  ASSERT_TRUE(rig.sim.run(store->destroy_lvol(test_uuid(1))).ok());
+  lvol = rig.lvol(store, 2, 12 * kMiB, false);
+  EXPECT_EQ(rig.read(*rig.channel(lvol), 0, 12 * kMiB), 0);
+}
+
 TEST(LvolStore, ResizeGrowsThickAndThinAndShrinksWhenIdle) {
   LvsRig rig(1, {.size_bytes = 2048 * kMiB});
   auto store = rig.create();
