@@ -10,6 +10,8 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import path from "node:path";
 import { performance } from "node:perf_hooks";
+import { haveKubeBinaries } from "./cluster/kube/binaries.ts";
+import { cacheFolder as imagesFolder } from "./images/cache.ts";
 import { type InnerSkip, readSkips, skipLines } from "./skips.ts";
 
 const root = path.resolve(import.meta.dirname, "..");
@@ -35,8 +37,8 @@ export interface Step {
   readonly what: string;
   readonly commands: readonly string[];
   readonly skip?: Skip;
-  /** Runs only when asked for by its name; says why it is not among the others. */
-  readonly byName?: string;
+  /** Minutes that it may take now; in a run of all steps it is left out when there is not that much left. */
+  readonly needs?: () => number;
   readonly minutesMax: number;
 }
 
@@ -88,12 +90,22 @@ const noGuestKernel: Skip = () => {
     : `the guest is x86-64, and packages here are ${process.arch}`;
 };
 
+const cores = availableParallelism();
+const FEW_SEEDS = "NEXUS_SIM_SEEDS=10 MAYASTOR_CRASH_SEEDS=10";
+
 /** Its skipped tests go to a file of the step's own: see skips.ts. */
 export const nodeTest = (globs: string, extra = ""): string =>
   `node --import tsx --test --test-reporter=spec --test-reporter-destination=stdout --test-reporter=./hack/skip_reporter.ts --test-reporter-destination="$MAYASTOR_SKIPS/$$.jsonl" ${extra} ${globs}`;
 
-const BY_NAME =
-  "takes as long as all others together and builds Kubernetes once; run `npm test -- images kube`";
+/** What a run of all steps may take: with the set-up before it, it has to end within 90 minutes. */
+const RUN_MINUTES_MAX = 75;
+const imagesNeed = () => (existsSync(imagesFolder()) ? 10 : 20);
+/** Kubernetes itself is built where the cache has none. */
+const kubeNeeds = () => (haveKubeBinaries() ? 25 : 45);
+const noRoom = ({ needs }: Step, elapsedMinutes: number): string | null =>
+  needs === undefined || elapsedMinutes + needs() <= RUN_MINUTES_MAX
+    ? null
+    : `it may take ${needs()} minutes, and ${Math.ceil(elapsedMinutes)} of the ${RUN_MINUTES_MAX} that a whole run has are gone; next: npm test -- images kube`;
 
 export const steps: readonly Step[] = [
   {
@@ -143,7 +155,7 @@ export const steps: readonly Step[] = [
     what: "native tests, simulation and fuzz replay under ASan + UBSan",
     commands: [
       ...nativeBuild("asan", "-DMAYASTOR_SANITIZE=address"),
-      sanitized("ctest --test-dir build/asan --output-on-failure --timeout 600"),
+      sanitized(`ctest --test-dir build/asan --output-on-failure --timeout 600 -j ${cores}`),
     ],
     skip: mayRunSanitizers,
     minutesMax: 30,
@@ -153,8 +165,8 @@ export const steps: readonly Step[] = [
     what: "native tests under TSan (cross-core messages)",
     commands: [
       ...nativeBuild("tsan", "-DMAYASTOR_SANITIZE=thread"),
-      // Fuzz replay is single-threaded and ran under ASan.
-      sanitized("ctest --test-dir build/tsan --output-on-failure --timeout 600 -E _fuzz"),
+      // Fuzz replay is single-threaded and ran under ASan; so did the simulations, with all their seeds.
+      `export ${FEW_SEEDS}; ${sanitized(`ctest --test-dir build/tsan --output-on-failure --timeout 600 -E _fuzz -j ${cores}`)}`,
     ],
     skip: mayRunSanitizers,
     minutesMax: 30,
@@ -186,7 +198,7 @@ export const steps: readonly Step[] = [
       "tsx hack/images/main.ts",
       nodeTest("'test/images/**/*_test.ts'"),
     ],
-    byName: BY_NAME,
+    needs: imagesNeed,
     minutesMax: 30,
   },
   {
@@ -196,7 +208,7 @@ export const steps: readonly Step[] = [
       "bash hack/setup.sh kube",
       nodeTest("'test/kube/**/*_test.ts'", "--test-concurrency=1"),
     ],
-    byName: BY_NAME,
+    needs: kubeNeeds,
     minutesMax: 60,
   },
 ];
@@ -238,9 +250,13 @@ function run(command: string, minutesMax: number, skips: string): Promise<number
   });
 }
 
-/** Runs one step; a failing command ends it. */
-export async function runStep(step: Step, asked = true): Promise<Outcome> {
-  const reason = (asked ? null : step.byName) ?? step.skip?.() ?? null;
+/**
+ * Runs one step; a failing command ends it.
+ * @param elapsedMinutes of a run of all steps; null for a step that was asked for by its name
+ */
+export async function runStep(step: Step, elapsedMinutes: number | null = null): Promise<Outcome> {
+  const room = elapsedMinutes === null ? null : noRoom(step, elapsedMinutes);
+  const reason = room ?? step.skip?.() ?? null;
   if (reason !== null) return { step, result: "skipped", seconds: 0, reason, skips: [] };
   const folder = mkdtempSync(path.join(tmpdir(), "mayastor-skips-"));
   try {
@@ -278,7 +294,7 @@ export function table(outcomes: readonly Outcome[]): string[] {
 
 /**
  * Runs steps in order, all of them even after a failure; prints a table and the closing line.
- * Without names: every step but those that want to be asked for, which are shown as skipped.
+ * Without names: every step; one for which there is no time left is shown as skipped.
  */
 export async function runSteps(asked: readonly string[]): Promise<boolean> {
   const names = asked.length > 0 ? asked : steps.map((step) => step.name);
@@ -291,7 +307,7 @@ export async function runSteps(asked: readonly string[]): Promise<boolean> {
   const outcomes: Outcome[] = [];
   for (const step of wanted) {
     console.log(`\n=== ${step.name}: ${step.what}`);
-    const outcome = await runStep(step, asked.length > 0);
+    const outcome = await runStep(step, asked.length > 0 ? null : performance.now() / 60_000);
     outcomes.push(outcome);
     if (outcome.result !== "passed")
       console.log(`=== ${step.name} ${outcome.result}: ${outcome.reason}`);

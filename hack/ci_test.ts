@@ -58,6 +58,18 @@ test("runStep() names every test that the step's programs skipped, with its reas
   );
 });
 
+test("runStep() leaves a long step out of a whole run that has no time for it, and says so", async () => {
+  const step: Step = {
+    ...{ name: "own", what: "a step of this test", commands: ["true"] },
+    ...{ needs: () => 45, minutesMax: 60 },
+  };
+  const late = await runStep(step, 30.5);
+  assert.equal(late.result, "skipped");
+  assert.match(late.reason ?? "", /may take 45 minutes, and 31 of the 75/);
+  assert.equal((await runStep(step, 30)).result, "passed");
+  assert.equal((await runStep(step)).result, "passed", "asked for by its name");
+});
+
 test("runStep() keeps the skips of a step that failed, and says which command did", async () => {
   const line = JSON.stringify({ name: "a", reason: "b" });
   const step: Step = {

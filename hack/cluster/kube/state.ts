@@ -127,21 +127,31 @@ export function childrenOf(pid: number): number[] {
   }
 }
 
+const descendantsOf = (pid: number): number[] =>
+  childrenOf(pid).flatMap((child) => [child, ...descendantsOf(child)]);
+
 /**
- * Waits for the children of recorded processes, which are killed with these. The first process of a process
- * namespace is among them: the kernel lets it end only after everything else in there has.
+ * Ends what recorded processes have started, once these were ended, and waits for it. The first process of a process
+ * namespace is among them: the kernel lets it end only after everything else in there has. Others outlive their parent,
+ * such as the compiler that a program run from source keeps.
  */
 export function endOfChildren(pids: readonly number[]): () => Promise<void> {
   const children = pids
-    .flatMap(childrenOf)
+    .flatMap(descendantsOf)
     .map((pid) => ({ pid, ticks: startTicks(pid) }))
     .filter(({ ticks }) => ticks !== null);
+  const left = () => children.filter(({ pid, ticks }) => startTicks(pid) === ticks);
   return async () => {
-    await until(
-      "the killed processes to end",
-      async () => children.every(({ pid, ticks }) => startTicks(pid) !== ticks),
-      { seconds: 60, everyMs: 20 },
-    );
+    for (const { pid } of left()) {
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch {
+        // it has just ended
+      }
+    }
+    await until("the killed processes to end", async () => left().length === 0, {
+      ...{ seconds: 60, everyMs: 20 },
+    });
   };
 }
 

@@ -26,11 +26,20 @@ export const kernelSettings = () =>
     .filter((file) => existsSync(file))
     .map((file) => `${file} ${readFileSync(file, "utf8").trim()}`);
 
-/** Processes in a namespace: none is left when it has ended. */
-function processesIn(kind: NamespaceKind, namespaces: ReadonlySet<string>): number[] {
+/** Processes in a namespace, with their commands: none is left when it has ended. */
+function processesIn(kind: NamespaceKind, namespaces: ReadonlySet<string>): string[] {
   return readdirSync("/proc")
     .map(Number)
-    .filter((pid) => pid > 0 && namespaces.has(namespaceOf(pid, kind) ?? ""));
+    .filter((pid) => pid > 0 && namespaces.has(namespaceOf(pid, kind) ?? ""))
+    .map((pid) => `${pid} ${commandOf(pid)}`);
+}
+
+function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim();
+  } catch {
+    return "(ended meanwhile)";
+  }
 }
 
 function connects(address: string, port: number, timeoutMs: number): Promise<boolean> {
