@@ -209,7 +209,7 @@ export const steps: readonly Step[] = [
       nodeTest("'test/kube/**/*_test.ts'", "--test-concurrency=1"),
     ],
     needs: kubeNeeds,
-    minutesMax: 60,
+    minutesMax: 45,
   },
 ];
 
