@@ -91,7 +91,7 @@ export async function createCore(options: CoreOptions): Promise<CoreAgent> {
     log,
     store,
     keys,
-    connect: fencedConnector(connect, () => lease.leads),
+    connect: fencedConnector(connect, () => lease.surelyLeads()),
     registry,
     specs,
     guards: new Guards(clock),

@@ -53,6 +53,7 @@ export class LeaderLease {
   /** The one that the last write without an answer compared: it may still take effect while that is the present one. */
   #unsureRevision = -1n;
   #fencing: Promise<void> | null = null;
+  #renewing: Promise<void> | null = null;
   #ttlSec: number;
   #held = true;
   /**
@@ -134,7 +135,20 @@ export class LeaderLease {
     const marginMs = this.#ttlSec * 1000 * MARGIN_PART;
     const { monotonic, wall } = this.#expiresMs;
     const runs = clock.monotonicMs() < monotonic - marginMs && clock.now() < wall - marginMs;
-    return runs && this.#held && !this.#replaced.signal.aborted;
+    const isOver = this.#replaced.signal.aborted || this.#closing.signal.aborted;
+    return runs && this.#held && !isOver;
+  }
+
+  /**
+   * `leads`, after asking the store where our own clock cannot tell: after an outage the keeper may pause for seconds
+   * before it asks again.
+   */
+  async surelyLeads(): Promise<boolean> {
+    if (!this.leads && !this.#replaced.signal.aborted && !this.#closing.signal.aborted) {
+      // A failure leaves it open; the keeper logs its own.
+      await this.#renewOnce().catch(() => {});
+    }
+    return this.leads;
   }
 
   /** Aborted when another instance took over: end the process. */
@@ -204,6 +218,7 @@ export class LeaderLease {
     const { store, clock } = this.#options;
     this.#closing.abort(new Error("closing"));
     await this.#keeper;
+    await this.#renewing?.catch(() => {}); // else it could take the lease again behind us
     if (this.#replaced.signal.aborted) return;
     const timer = new AbortController();
     await Promise.race([
@@ -249,7 +264,7 @@ export class LeaderLease {
         return; // closing
       }
       try {
-        await this.#renew();
+        await this.#renewOnce();
         if (failures > 0) log.info("leader lease is kept again");
         failures = 0;
       } catch (error) {
@@ -257,6 +272,14 @@ export class LeaderLease {
         log.warn("leader lease cannot be kept", { failures, error: errorMessage(error) });
       }
     }
+  }
+
+  /** Those who ask at the same time ask once. */
+  #renewOnce(): Promise<void> {
+    this.#renewing ??= this.#renew().finally(() => {
+      this.#renewing = null;
+    });
+    return this.#renewing;
   }
 
   async #renew(): Promise<void> {

@@ -228,6 +228,28 @@ describe("LeaderLease", () => {
     await lease.close();
   });
 
+  test("surelyLeads() asks the store at once when our clock cannot tell, once for all who ask", async () => {
+    const { clock, store, keys, acquire } = rig();
+    const link = { cut: false };
+    const lease = await acquire("one", { link });
+    link.cut = true;
+    // The keeper has failed several times and pauses for longer than a caller waits.
+    for (let step = 0; step < 20; step++) await clock.advance(TTL_MS / 10);
+    assert.equal(await lease.surelyLeads(), false, "the store is away");
+    link.cut = false;
+    assert.equal(lease.leads, false);
+    assert.deepEqual(
+      await Promise.all([lease.surelyLeads(), lease.surelyLeads(), lease.surelyLeads()]),
+      [true, true, true],
+    );
+    assert.equal(lease.leads, true);
+    await lease.write(put("at once"));
+    assert.equal((await store.get("/spec"))?.value, "at once");
+    await lease.close();
+    assert.equal(await lease.surelyLeads(), false);
+    assert.deepEqual(await store.list(keys.leaseLockPrefix("CoreAgent")), [], "it stays given up");
+  });
+
   test("a lease that ran out during an outage is taken again under the same id", async () => {
     const { clock, store, keys, acquire } = rig();
     const lease = await acquire("one");

@@ -9,13 +9,15 @@
 import { SvcError } from "#common/errors.ts";
 import type { EngineClient, EngineConnector } from "./client.ts";
 
-export function fencedConnector(connect: EngineConnector, leads: () => boolean): EngineConnector {
+type Leads = () => boolean | Promise<boolean>;
+
+export function fencedConnector(connect: EngineConnector, leads: Leads): EngineConnector {
   return (options) => fence(connect(options), options.node, leads);
 }
 
-function fence(client: EngineClient, node: string, leads: () => boolean): EngineClient {
+function fence(client: EngineClient, node: string, leads: Leads): EngineClient {
   const led = async <T>(what: string, call: () => Promise<T>): Promise<T> => {
-    if (leads()) return await call();
+    if (await leads()) return await call();
     throw new SvcError(
       "unavailable",
       `Cannot ${what} on ${node}: the leader lease is not kept; it is tried again once it is`,
