@@ -11,6 +11,7 @@ import type { KubeCluster } from "../../../hack/cluster/kube/cluster.ts";
 import { type NamespaceKind, namespaceOf, run } from "../../../hack/cluster/kube/run.ts";
 import { cgroupPrefix, cgroupsOf, childrenOf } from "../../../hack/cluster/kube/state.ts";
 import { until } from "../../../hack/cluster/local.ts";
+import { startTicks } from "../../../hack/cluster/process.ts";
 
 type Log = (line: string) => void;
 
@@ -26,11 +27,15 @@ export const kernelSettings = () =>
     .filter((file) => existsSync(file))
     .map((file) => `${file} ${readFileSync(file, "utf8").trim()}`);
 
-/** Processes in a namespace, with their commands: none is left when it has ended. */
+/**
+ * Processes in a namespace, with their commands: none is left when it has ended. Not those that have ended and that
+ * the machine's first process has yet to take note of: they still have their process namespace.
+ */
 function processesIn(kind: NamespaceKind, namespaces: ReadonlySet<string>): string[] {
   return readdirSync("/proc")
     .map(Number)
     .filter((pid) => pid > 0 && namespaces.has(namespaceOf(pid, kind) ?? ""))
+    .filter((pid) => startTicks(pid) !== null)
     .map((pid) => `${pid} ${commandOf(pid)}`);
 }
 
