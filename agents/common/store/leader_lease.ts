@@ -7,8 +7,9 @@
  *
  * Invariants: a write goes through only while the lock key carries our lease and we are the owner; a lease that
  * expired is granted again under the same id as long as nobody else became owner or stands before us in the queue;
- * a write that failed without an answer takes no effect any more once a later one did; somebody else being owner is final (`replaced` is aborted and the process must end). `leads` is false before
- * another one can lead, by our own clock and without asking anybody: what the store cannot fence asks it.
+ * a write that failed without an answer takes no effect any more once a later one did; somebody else being owner is
+ * final (`replaced` is aborted and the process must end). `leads` is false before another one can lead, by our own
+ * clock and without asking anybody; what the store cannot fence asks it, through surelyLeads().
  */
 import type { Clock } from "../clock.ts";
 import { errorMessage, isKind, SvcError } from "../errors.ts";
