@@ -17,7 +17,7 @@ import { checkCameUp, checkTables } from "../support/kube_install/came_up.ts";
 import { DataVolume } from "../support/kube_install/data_volume.ts";
 import { Installation } from "../support/kube_install/installation.ts";
 import { Leftovers } from "../support/kube_install/leftovers.ts";
-import { loseNode } from "../support/kube_install/node_loss.ts";
+import { loseAgentsNode, loseTargetNode } from "../support/kube_install/node_loss.ts";
 import { deleteEveryPod } from "../support/kube_install/pod_loss.ts";
 import { quickstart, removeQuickstart } from "../support/kube_install/quickstart.ts";
 import { buildSidecarImages } from "../support/kube_install/sidecar_images.ts";
@@ -86,8 +86,11 @@ test("an installation on three real nodes", {
     quickstart(inner, installation),
   );
   const volume = await DataVolume.create(t, installation);
-  await step(t, "a node is lost and comes back while a volume is written", (inner) =>
-    loseNode(inner, installation, volume),
+  await step(t, "the agents' node is lost and comes back while a volume is written", (inner) =>
+    loseAgentsNode(inner, installation, volume),
+  );
+  await step(t, "the target's node is lost and comes back", (inner) =>
+    loseTargetNode(inner, installation, volume),
   );
   await step(t, "every pod is deleted once and comes back", (inner) =>
     deleteEveryPod(inner, installation, volume),

@@ -74,6 +74,8 @@ function answersOk(url: string, tls: Tls): Promise<boolean> {
   });
 }
 
+const CONTROLLERS = ["scheduler", "controller-manager"] as const;
+
 const USERS = {
   admin: { commonName: "admin", organization: "system:masters" },
   "controller-manager": { commonName: "system:kube-controller-manager" },
@@ -289,6 +291,12 @@ export class ControlPlane {
     await this.startApiServer();
   }
 
+  /** Ends controller manager and scheduler and starts them afresh. */
+  async restartControllers(): Promise<void> {
+    for (const name of CONTROLLERS) await this.processes.end(name, "SIGTERM", STOP_GRACE_MS);
+    await this.#startControllers();
+  }
+
   async #startControllers(): Promise<void> {
     const { pki, place } = this;
     const identity = (name: string) =>
@@ -367,7 +375,7 @@ export class ControlPlane {
       return;
     }
     if (!existsSync(this.place.folder)) return;
-    for (const name of ["scheduler", "controller-manager", "apiserver", "etcd"]) {
+    for (const name of [...CONTROLLERS, "apiserver", "etcd"]) {
       await this.processes.end(name, "SIGKILL");
     }
   }

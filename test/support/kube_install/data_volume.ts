@@ -57,10 +57,11 @@ export class DataVolume {
     this.#writer = from.writer;
   }
 
-  /** Claims, attaches and starts to write. */
+  /** Claims, attaches to a node without agents, and starts to write. */
   static async create(t: Cleanup, installation: Installation): Promise<DataVolume> {
-    const { nodes } = installation.cluster;
-    const target = nodes[0]?.name ?? "";
+    const agents = await installation.nodeOf("agent-core");
+    const target = installation.cluster.nodes.find(({ name }) => name !== agents)?.name;
+    if (target === undefined) throw new Error("Cannot attach a volume: every node has agents");
     await installation.kubectl(["create", "-f", "-"], claim("mayastor-3", CLAIM, SIZE));
     const uuid = await untilBound(installation, CLAIM);
     await installation.kubectl(["create", "-f", "-"], attachment(`pvc-${uuid}`, target));

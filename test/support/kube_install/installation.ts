@@ -125,6 +125,15 @@ export class Installation {
     return (await this.pods()).filter((pod) => componentOf(pod) === component);
   }
 
+  /** The node of a component that has one pod. */
+  async nodeOf(component: string): Promise<string> {
+    const nodes = (await this.podsOf(component)).map(({ spec }) => spec.nodeName);
+    const [node] = nodes;
+    if (nodes.length !== 1 || node === undefined)
+      throw new Error(`Expected one pod of ${component} on a node, found ${JSON.stringify(nodes)}`);
+    return node;
+  }
+
   /**
    * Waits until `expected` pods of each component are Ready and no other pod is there.
    * @returns seconds from apply() to the last pod of each component, and for all of them
