@@ -6,7 +6,7 @@
  * each test that a step's programs skipped by themselves.
  */
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import path from "node:path";
 import { performance } from "node:perf_hooks";
@@ -35,7 +35,8 @@ type Skip = () => string | null;
 export interface Step {
   readonly name: string;
   readonly what: string;
-  readonly commands: readonly string[];
+  /** One after the other; those of an inner list side by side, each with a loopback network of its own. */
+  readonly commands: readonly (string | readonly string[])[];
   readonly skip?: Skip;
   /** Minutes that it may take now; in a run of all steps it is left out when there is not that much left. */
   readonly needs?: () => number;
@@ -146,6 +147,7 @@ export const steps: readonly Step[] = [
     commands: [
       nodeTest(
         "'agents/**/*_test.ts' 'engine/ts/**/*_test.ts' 'plugin/**/*_test.ts' 'infra/**/*_test.ts' 'scripts/**/*_test.ts' 'hack/**/*_test.ts' 'test/support/**/*_test.ts'",
+        `--test-concurrency=${cores}`,
       ),
     ],
     minutesMax: 20,
@@ -174,7 +176,8 @@ export const steps: readonly Step[] = [
   {
     name: "integration",
     what: "real etcd, real engines on files, real processes",
-    commands: [nodeTest("'test/integration/**/*_test.ts'", "--test-concurrency=1")],
+    // Half of each test is waiting: two at once, each with addresses and ports of its own.
+    commands: [nodeTest("'test/integration/**/*_test.ts'", "--test-concurrency=2")],
     minutesMax: 30,
   },
   {
@@ -186,7 +189,14 @@ export const steps: readonly Step[] = [
   {
     name: "kernel-initiator",
     what: "a stock Debian kernel in QEMU against our target",
-    commands: [nodeTest("'test/e2e/**/*_test.ts'", "--test-concurrency=1")],
+    commands: [
+      "tsx test/support/vm/fetch.ts", // the guests have no way out
+      // The guest reaches one address of the host, and the product's ports there.
+      [
+        nodeTest("test/e2e/csi_guest_test.ts"),
+        nodeTest("$(ls test/e2e/*_test.ts | grep -v /csi_guest_test)", "--test-concurrency=1"),
+      ],
+    ],
     skip: noGuestKernel,
     minutesMax: 20,
   },
@@ -206,7 +216,8 @@ export const steps: readonly Step[] = [
     what: "a real API server, and the installation on three real nodes",
     commands: [
       "bash hack/setup.sh kube",
-      nodeTest("'test/kube/**/*_test.ts'", "--test-concurrency=1"),
+      // Clusters and control planes keep out of each other's way, and wait more than they work.
+      nodeTest("'test/kube/**/*_test.ts'", "--test-concurrency=2"),
     ],
     needs: kubeNeeds,
     minutesMax: 45,
@@ -222,12 +233,26 @@ export interface Outcome {
   readonly skips: readonly InnerSkip[];
 }
 
-function run(command: string, minutesMax: number, skips: string): Promise<number> {
+interface RunOptions {
+  readonly minutesMax: number;
+  /** Folder for what its tests skip. */
+  readonly skips: string;
+  /** With a network of its own, in which there is only loopback. */
+  readonly apart?: boolean;
+  /** Where its output goes; absent: to ours. */
+  readonly output?: number;
+}
+
+function run(command: string, options: RunOptions): Promise<number> {
+  const { minutesMax, skips, apart = false, output = "inherit" } = options;
   return new Promise((resolve) => {
-    const child = spawn("bash", ["-c", command], {
+    const [program, args] = apart
+      ? ["unshare", ["--net", "bash", "-c", `ip link set lo up && ${command}`]]
+      : ["bash", ["-c", command]];
+    const child = spawn(program, args, {
       cwd: root,
       env: { ...env, MAYASTOR_SKIPS: skips, GTEST_OUTPUT: `xml:${skips}/` },
-      stdio: ["ignore", "inherit", "inherit"],
+      stdio: ["ignore", output, output],
       detached: true,
     });
     const stop = (signal: NodeJS.Signals) => {
@@ -250,6 +275,38 @@ function run(command: string, minutesMax: number, skips: string): Promise<number
   });
 }
 
+const mayUnshare = (): boolean => spawnSync("unshare", ["--net", "true"]).status === 0;
+
+/** Runs commands at once; the output of the first is seen as it comes, that of the others when they have ended. */
+async function runBeside(
+  commands: readonly string[],
+  options: Omit<RunOptions, "apart" | "output">,
+): Promise<{ readonly command: string; readonly code: number }[]> {
+  if (!mayUnshare()) {
+    const outcomes = [];
+    for (const command of commands) outcomes.push({ command, code: await run(command, options) });
+    return outcomes;
+  }
+  const folder = mkdtempSync(path.join(tmpdir(), "mayastor-output-"));
+  try {
+    const fileOf = (index: number) => path.join(folder, String(index));
+    const outcomes = await Promise.all(
+      commands.map(async (command, index) => {
+        const output = index === 0 ? null : openSync(fileOf(index), "w");
+        const more = output === null ? { apart: true } : { apart: true, output };
+        const code = await run(command, { ...options, ...more });
+        if (output !== null) closeSync(output);
+        return { command, code };
+      }),
+    );
+    for (const index of commands.keys())
+      if (index > 0) process.stdout.write(readFileSync(fileOf(index)));
+    return outcomes;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
 /**
  * Runs one step; a failing command ends it.
  * @param elapsedMinutes of a run of all steps; null for a step that was asked for by its name
@@ -263,9 +320,14 @@ export async function runStep(step: Step, elapsedMinutes: number | null = null):
     const start = performance.now();
     let failure: string | undefined;
     for (const command of step.commands) {
-      const code = await run(command, step.minutesMax, folder);
-      if (code === 0) continue;
-      failure = `exit ${code}: ${command}`;
+      const options = { minutesMax: step.minutesMax, skips: folder };
+      const outcomes =
+        typeof command === "string"
+          ? [{ command, code: await run(command, options) }]
+          : await runBeside(command, options);
+      const failed = outcomes.filter(({ code }) => code !== 0);
+      if (failed.length === 0) continue;
+      failure = failed.map(({ code, command }) => `exit ${code}: ${command}`).join("; ");
       break;
     }
     const seconds = (performance.now() - start) / 1000;

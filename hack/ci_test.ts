@@ -17,6 +17,20 @@ describe("a whole rig", { skip: "no etcd: apt-get install etcd-server" }, () => 
 test("is silent", { skip: true }, () => {});
 `;
 
+const HOLD = `
+import fs from "node:fs";
+import net from "node:net";
+const [, , own, other] = process.argv;
+const server = net.createServer().listen(18081, "127.0.0.1", () => {
+  fs.writeFileSync(own, "");
+  const timer = setInterval(() => {
+    if (!fs.existsSync(other)) return;
+    clearInterval(timer);
+    server.close();
+  }, 10);
+});
+`;
+
 const XML = `<testsuites><testsuite name="A">
 <testcase name="Runs" status="run" result="completed" classname="A" />
 <testcase name="Skips" file="t.cc" line="3" status="run" result="skipped" classname="A">
@@ -26,6 +40,25 @@ const XML = `<testsuites><testsuite name="A">
   <skipped message="t.cc:4&#x0A;"><![CDATA[x]]></skipped>
 </testcase>
 </testsuite></testsuites>`;
+
+test("runStep() runs commands of a group at once, each on its own loopback, and names those that fail", async (t) => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "mayastor-ci-"));
+  t.after(() => fs.rmSync(folder, { recursive: true, force: true }));
+  // Holds the port until the other holds it too.
+  const script = path.join(folder, "hold.mjs");
+  fs.writeFileSync(script, HOLD);
+  const step: Step = {
+    ...{ name: "own", what: "a step of this test", minutesMax: 1 },
+    commands: [
+      [`node ${script} ${folder}/a ${folder}/b`, `node ${script} ${folder}/b ${folder}/a`],
+    ],
+  };
+  const passed = await runStep(step);
+  assert.equal(passed.result, "passed", passed.reason);
+  const failed = await runStep({ ...step, commands: [["true", "exit 3"], "true"] });
+  assert.equal(failed.result, "failed");
+  assert.equal(failed.reason, "exit 3: exit 3");
+});
 
 test("runStep() names every test that the step's programs skipped, with its reason", async (t) => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "mayastor-ci-"));

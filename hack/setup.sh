@@ -37,7 +37,7 @@ packages=(g++:g++ cmake:cmake ninja:ninja-build etcd:etcd-server)
 [ "$profile" = test ] && packages+=(git:git etcdctl:etcd-client clang-format:clang-format fio:fio
   file:/usr/include/gtest/gtest.h:libgtest-dev ccache:ccache qemu-system-x86_64:qemu-system-x86
   depmod:kmod nvme:nvme-cli mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs zstd:zstd xz:xz-utils
-  file:/usr/sbin/sshd:openssh-server ssh-keygen:openssh-client promtool:prometheus)
+  file:/usr/sbin/sshd:openssh-server ssh-keygen:openssh-client promtool:prometheus ip:iproute2)
 [ "$profile" = kube ] && packages+=(etcdctl:etcd-client fio:fio ccache:ccache busybox:busybox-static file:/bin/nc.openbsd:netcat-openbsd
   # container images, and a Kubernetes of its own: built from Debian's source, nodes in namespaces
   buildah:buildah debootstrap:debootstrap openssl:openssl dpkg-source:dpkg-dev go:golang-go

@@ -30,6 +30,8 @@ export interface LocalClusterOptions {
   readonly diskMiB: number;
   /** Loopback addresses of the engines; free ones are picked when absent. */
   readonly addresses?: readonly string[];
+  /** Where to look for free ports; the product's own when absent. */
+  readonly firstPort?: number;
   /** More options for agent-core, e.g. shorter periods in tests. */
   readonly coreArgs?: readonly string[];
   /** More options for each io-engine. */
@@ -63,6 +65,11 @@ export async function freePort(preferred: number): Promise<number> {
     if (await isFree("127.0.0.1", port)) return port;
   }
   throw new Error(`No free port between ${preferred} and ${preferred + 200} on 127.0.0.1`);
+}
+
+/** The first of this process's own range of ports, below those of outgoing connections. */
+export function ownPort(): number {
+  return 10_000 + (process.pid % 1_000) * 20;
 }
 
 /** Loopback addresses on which the product's ports are all free. */
@@ -167,11 +174,12 @@ export class LocalCluster {
       closeSync(file);
       return { name: `node-${index + 1}`, address, disk, pool: `pool-${index + 1}` };
     });
+    const { firstPort } = options;
     // Two clusters that start at the same moment look in different places.
-    const etcd = await freePort(12379 + (process.pid % 1000) * 4);
+    const etcd = await freePort(firstPort ?? 12379 + (process.pid % 1000) * 4);
     const peer = await freePort(etcd + 1);
-    const core = await freePort(50051);
-    const http = await freePort(8081);
+    const core = await freePort(firstPort === undefined ? 50051 : peer + 1);
+    const http = await freePort(firstPort === undefined ? 8081 : core + 1);
     const https = await freePort(http + 1);
     return new LocalCluster(options, nodes, { etcd, peer, core, http, https });
   }

@@ -4,7 +4,7 @@ import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
 import { LocalCluster } from "../../hack/cluster/local.ts";
-import { QUICK_CORE, startCluster } from "../support/cluster.ts";
+import { ownPlace, QUICK_CORE, startCluster } from "../support/cluster.ts";
 import type { CsiClient } from "../support/csi/client.ts";
 import { startController } from "../support/csi/programs.ts";
 
@@ -46,10 +46,8 @@ test("csi-controller against a real cluster: every call, its repeats, conflicts 
     rmSync(folder, { recursive: true, force: true });
   });
   const cluster = await LocalCluster.create({
-    folder: path.join(folder, "cluster"),
-    engines: 2,
-    diskMiB: 256,
-    coreArgs: QUICK_CORE,
+    ...{ folder: path.join(folder, "cluster"), engines: 2, diskMiB: 256, coreArgs: QUICK_CORE },
+    ...ownPlace(2),
   });
   await cluster.start();
   for (const { name, pool, disk } of cluster.nodes) {

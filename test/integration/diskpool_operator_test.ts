@@ -9,7 +9,7 @@ import {
   TestApiServer,
 } from "../../agents/common/kubernetes/testing/api_server.ts";
 import { LocalCluster, until } from "../../hack/cluster/local.ts";
-import { QUICK_CORE } from "../support/cluster.ts";
+import { ownPlace, QUICK_CORE } from "../support/cluster.ts";
 
 const NS = "/api/v1/namespaces/mayastor";
 const POOLS = "/apis/openebs.io/v1alpha1/namespaces/mayastor/diskpools";
@@ -61,7 +61,7 @@ test("operator-diskpool keeps DiskPools and pools alike", async (t) => {
   });
   await api.start();
   const cluster = await LocalCluster.create({
-    ...{ folder, engines: 1, diskMiB: 256, coreArgs: QUICK_CORE },
+    ...{ folder, engines: 1, diskMiB: 256, coreArgs: QUICK_CORE, ...ownPlace(1) },
   });
   const kubeconfig = writeKubeconfig(folder, api.url);
   const startOperator = () => {

@@ -3,8 +3,14 @@ import { mkdtempSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import type { Replica, Volume } from "#common/openapi/model.ts";
-import { LocalCluster, type LocalClusterOptions, until } from "../../hack/cluster/local.ts";
+import {
+  LocalCluster,
+  type LocalClusterOptions,
+  ownPort,
+  until,
+} from "../../hack/cluster/local.ts";
 import { differingMiB, digest, VerifyIo } from "../../hack/quickstart/verify_io.ts";
+import { loopbackAddress } from "./engine.ts";
 
 /** What a test context or a suite offers for clean-up. */
 export interface Cleanup {
@@ -19,17 +25,23 @@ export const QUICK_CORE = [
   ...["--cache-period", "2s", "--deadline", "6s"],
 ];
 
+/** A cluster's addresses and first port, such that test files can run side by side. */
+export function ownPlace(
+  engines: number,
+): Required<Pick<LocalClusterOptions, "addresses" | "firstPort">> {
+  return { addresses: Array.from({ length: engines }, loopbackAddress), firstPort: ownPort() };
+}
+
 export async function startCluster(
   t: Cleanup,
   options: Partial<Omit<LocalClusterOptions, "folder">> = {},
 ): Promise<LocalCluster> {
   const folder = mkdtempSync(path.join(os.tmpdir(), "mayastor-test-"));
   t.after(() => LocalCluster.clear(folder));
+  const { engines = 3 } = options;
   const cluster = await LocalCluster.create({
-    folder,
-    engines: 3,
-    diskMiB: 512,
-    coreArgs: QUICK_CORE,
+    ...{ folder, engines, diskMiB: 512, coreArgs: QUICK_CORE },
+    ...ownPlace(engines),
     ...options,
   });
   await cluster.start();

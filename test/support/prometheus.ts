@@ -5,7 +5,7 @@ import os from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { stringify } from "yaml";
-import { freePort, until } from "../../hack/cluster/local.ts";
+import { freePort, ownPort, until } from "../../hack/cluster/local.ts";
 import type { Cleanup } from "./cluster.ts";
 
 const run = promisify(execFile);
@@ -73,7 +73,7 @@ export class Prometheus {
         scrape_configs: [{ job_name: "mayastor", static_configs: [{ targets }] }],
       }),
     );
-    const port = await freePort(native ? 19_090 : 19_190);
+    const port = await freePort(ownPort());
     const listen = `127.0.0.1:${port}`;
     const args = [
       `--config.file=${config}`,
