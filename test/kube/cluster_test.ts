@@ -67,7 +67,7 @@ describe("a killed runner", { skip }, () => {
     await killed.ended;
     assert.equal(existsSync(killed.folder), true);
     assert.match(outer, /node-1\.kubelet/);
-    assert.ok((await clearStale()).includes(path.basename(killed.folder)));
+    await clearStale(); // or a start in another test file, which we have then waited for
     leavesNothing(killed.folder);
   });
 });

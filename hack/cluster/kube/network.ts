@@ -10,6 +10,7 @@ import { networkInterfaces } from "node:os";
 import { until } from "../local.ts";
 import type { ProcessTable } from "../process.ts";
 import { namespaceOf, run } from "./run.ts";
+import { hostLink } from "./state.ts";
 
 export const CLUSTERS_MAX = 10;
 /** Node addresses and pod ranges hold this many. */
@@ -81,7 +82,7 @@ export class Network {
     const holder = await untilInside(() => processes.pid(HOLDER), "net");
     const network = new Network(cluster, holder);
     const { addresses } = network;
-    const link = `kube${cluster}`;
+    const link = hostLink(cluster);
     const here = String(process.pid);
     await network.#ip(["link", "set", "lo", "up"]);
     await network.#ip(["link", "add", BRIDGE, "type", "bridge"]);

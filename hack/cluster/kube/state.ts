@@ -6,6 +6,7 @@
  * folder (ProcessTable) before it does anything, and ending these processes ends all namespaces, mounts and pods;
  * a folder whose owner is gone is cleared by the next start, unless it was asked to outlive its owner.
  */
+import { spawnSync } from "node:child_process";
 import {
   existsSync,
   mkdirSync,
@@ -21,6 +22,9 @@ import path from "node:path";
 import { until } from "../local.ts";
 import { ProcessTable, startTicks } from "../process.ts";
 import { holdLock } from "./lock.ts";
+
+/** The host's end of a cluster's link. */
+export const hostLink = (cluster: number): string => `kube${cluster}`;
 
 const CGROUPS = "/sys/fs/cgroup";
 /** A folder without an owner's record is being claimed right now, unless it is older. */
@@ -165,7 +169,19 @@ export async function clear(folder: string): Promise<void> {
   await ended();
   const prefix = cgroupPrefix(folder);
   await removeCgroups((name) => name.startsWith(prefix));
+  removeLink(folder);
   rmSync(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+}
+
+/** The kernel takes a link away some time after its namespace; whoever claims the number next must not meet it. */
+function removeLink(folder: string): void {
+  const number = /^cluster-(\d+)$/.exec(path.basename(folder))?.[1];
+  if (number === undefined) return; // a control plane alone has none
+  const link = hostLink(Number(number));
+  if (!existsSync(`/sys/class/net/${link}`)) return;
+  const { stderr } = spawnSync("ip", ["link", "del", link], { encoding: "utf8" });
+  if (existsSync(`/sys/class/net/${link}`))
+    throw new Error(`Cannot remove the link ${link} of ${folder}: ${stderr.trim()}`);
 }
 
 /** Clears what killed runs left; the names of what was found. */

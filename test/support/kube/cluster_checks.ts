@@ -269,6 +269,8 @@ export async function checkStopped(
   { settingsBefore, log }: { readonly settingsBefore: readonly string[]; readonly log: Log },
 ): Promise<void> {
   const { folder, controlPlane } = cluster;
+  const { host } = cluster.network.addresses;
+  assert.match(await run(["ip", "-o", "address"]), new RegExp(` ${host}/`));
   const { processes } = controlPlane;
   const inside = processes.names.map((name) => processes.pid(name) ?? 0);
   const kinds = ["net", "mnt", "pid"] as const;
@@ -289,7 +291,7 @@ export async function checkStopped(
     [],
   );
   assert.equal(readFileSync("/proc/self/mountinfo", "utf8").includes(folder), false);
-  assert.doesNotMatch(await run(["ip", "-o", "address"]), /10\.77\.0\.254/);
+  assert.doesNotMatch(await run(["ip", "-o", "address"]), new RegExp(` ${host}/`));
   assert.equal(existsSync(folder), false);
   assert.deepEqual(kernelSettings(), settingsBefore);
 }
