@@ -69,11 +69,10 @@ test("every node call refuses missing and malformed fields, and touches nothing"
       "NodeUnstageVolume",
       unstageOf(over),
     ]),
-    ...[{ volumeId: "" }, { targetPath: "" }, { stagingTargetPath: "" }].map(
+    ...[{ volumeId: "" }, { targetPath: "" }, { targetPath: "relative" }].map(
       (over): [string, object] => ["NodePublishVolume", publishOf(over)],
     ),
     ["NodePublishVolume", { ...publishOf(), volumeCapability: undefined }],
-    ["NodePublishVolume", publishOf()], // not staged
     ["NodePublishVolume", publishOf({ volumeCapability: block, readonly: true })],
     [
       "NodePublishVolume",
@@ -196,7 +195,7 @@ test("publishing checks the stage, the place and earlier publications", async (t
   await ok("NodeStageVolume", stageOf());
   await expect("INTERNAL", "NodePublishVolume", publishOf({ targetPath: "/no/such/folder" }));
   await expect(
-    "INVALID_ARGUMENT",
+    "FAILED_PRECONDITION",
     "NodePublishVolume",
     publishOf({ stagingTargetPath: "/kubelet/x" }),
   );

@@ -42,6 +42,8 @@ async function checkParent({ system }: NodeContext, targetPath: string): Promise
 }
 
 const refuse = (why: string) => new SvcError("invalid-argument", `Cannot publish: ${why}`);
+const notStaged = (why: string) =>
+  new SvcError("failed-precondition", `Cannot publish: ${why}; stage it first`);
 
 async function stagedMount(
   { system }: NodeContext,
@@ -50,7 +52,7 @@ async function stagedMount(
 ): Promise<Mount> {
   const staged = await mountAt(system, stagingPath);
   if (staged !== null && isFileSystemOf(staged, device)) return staged;
-  throw refuse(`the volume is not staged at ${stagingPath}`);
+  throw notStaged(`the volume is not staged at ${stagingPath}`);
 }
 
 async function publishMount(
@@ -118,12 +120,12 @@ async function publishBlock(
   await bindMount(system, device.node, targetPath);
 }
 
-/** @throws {SvcError} `invalid-argument` (not staged), `already-exists`, `internal` */
+/** @throws {SvcError} `failed-precondition` (not staged), `invalid-argument`, `already-exists`, `internal` */
 export async function publish(context: NodeContext, request: PublishRequest): Promise<void> {
   const { log, system } = context;
   const { volume, targetPath, access } = request;
   const device = await findDevice(system, volume);
-  if (device === null) throw refuse(`volume ${volume.uuid} is not attached to this node`);
+  if (device === null) throw notStaged(`volume ${volume.uuid} is not attached to this node`);
   await checkParent(context, targetPath);
   const there = await clearDeadMounts(context, targetPath);
   const isNew = there === null && (await system.kind(targetPath)) === null;

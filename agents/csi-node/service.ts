@@ -124,10 +124,17 @@ export function nodeHandlers({ context, guard, nodeSegments }: NodeParts): NodeH
     nodePublishVolume: async (request) => {
       const what = "publish volume";
       required(what, "volume_id", request.volumeId);
-      const stagingPath = requiredPath(what, "staging_target_path", request.stagingTargetPath);
       const targetPath = requiredPath(what, "target_path", request.targetPath);
       const { readonly: readOnly } = request;
       const access = parseAccess(what, request.volumeCapability, readOnly);
+      if (request.stagingTargetPath === "") {
+        // The one missing field for which the specification has a code of its own.
+        throw new SvcError(
+          "failed-precondition",
+          `Cannot ${what}: staging_target_path is missing; stage the volume first`,
+        );
+      }
+      const stagingPath = requiredPath(what, "staging_target_path", request.stagingTargetPath);
       const uuid = volumeUuid(what, request.volumeId);
       const volume = volumeNameOf(uuid);
       await guard.run(uuid, "NodePublishVolume", () =>

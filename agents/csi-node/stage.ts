@@ -18,6 +18,7 @@ import {
   isReadOnly,
   mountFileSystem,
   mountsOf,
+  ownFlags,
   remount,
   unmount,
 } from "./mounts.ts";
@@ -125,6 +126,15 @@ async function stageFileSystem(
         `Cannot stage at ${stagingPath}: it is staged as ${there.fsType}`,
       );
     }
+    const missing = ownFlags(flags).filter(
+      (flag) => flag !== "ro" && !there.options.includes(flag),
+    );
+    if (missing.length > 0) {
+      throw new SvcError(
+        "already-exists",
+        `Cannot stage at ${stagingPath}: it is staged without ${missing.join(", ")}`,
+      );
+    }
     if (isReadOnly(there) !== wantsReadOnly) {
       await remount(system, stagingPath, { readOnly: wantsReadOnly, bind: false });
     }
@@ -149,6 +159,20 @@ async function stageFileSystem(
   log.info("volume mounted", { device: device.name, path: stagingPath, fsType, fileSystem: how });
 }
 
+/** @throws {SvcError} `already-exists` when the volume is staged with a file system */
+async function checkRaw(
+  context: NodeContext,
+  stagingPath: string,
+  device: NvmeDevice,
+): Promise<void> {
+  const there = await clearDeadMounts(context, stagingPath);
+  if (there === null || !isFileSystemOf(there, device)) return;
+  throw new SvcError(
+    "already-exists",
+    `Cannot stage ${device.node} as a block device: it is staged as ${there.fsType} at ${stagingPath}`,
+  );
+}
+
 /** @throws {SvcError} `unavailable` (no device), `already-exists`, `failed-precondition`, `internal` */
 export async function stage(context: NodeContext, request: StageRequest): Promise<void> {
   const { system } = context;
@@ -158,7 +182,7 @@ export async function stage(context: NodeContext, request: StageRequest): Promis
     if (attachment.ioTimeout !== null) {
       await setIoTimeout(system, { nqn: volume.nqn, device, seconds: attachment.ioTimeout });
     }
-    if (access.type === "block") return;
+    if (access.type === "block") return await checkRaw(context, stagingPath, device);
     const { fsType, flags } = access;
     await stageFileSystem(context, { stagingPath, device, fsType, flags });
   } catch (error) {

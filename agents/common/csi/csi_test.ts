@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { connect } from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
-import { Client, credentials } from "@grpc/grpc-js";
+import { Client, credentials, status } from "@grpc/grpc-js";
 import {
   DRIVER_NAME,
   parseFileSystem,
@@ -101,6 +102,51 @@ test("Limiter never runs more than its limit, and starts the others in order", a
   );
   assert.equal(most, 2);
   assert.deepEqual(order, [1, 2, 3, 4, 5]);
+});
+
+test("serveSocket() outlives garbage: bytes that are no HTTP/2, no message, no method of its own", async (t) => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "mayastor-csi-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const socket = path.join(folder, "csi.sock");
+  const server = await serveSocket(socket, [
+    identityService({ version: "1", isReady: async () => true }),
+  ]);
+  const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+  const frameOf = (length: number) => Buffer.from([length, length, length, 4, 0, 0, 0, 0, 0]);
+  for (const bytes of [
+    ...[Buffer.from("GET / HTTP/1.1\r\n\r\n"), Buffer.alloc(70_000, 0xff), Buffer.from("\0")],
+    Buffer.concat([Buffer.from(preface), frameOf(0xff)]),
+    Buffer.concat([Buffer.from(preface), frameOf(0), Buffer.alloc(200, 0x5a)]),
+  ]) {
+    const peer = connect(socket);
+    peer.on("error", () => {}); // the server may cut it at once
+    const gone = new Promise((resolve) => peer.once("close", resolve));
+    peer.resume();
+    peer.end(bytes);
+    await gone;
+  }
+  const client = new Client(`unix:${socket}`, credentials.createInsecure());
+  const asIs = (bytes: Buffer): Buffer => bytes;
+  const call = (method: string, request: Buffer) =>
+    new Promise<number>((resolve) => {
+      client.makeUnaryRequest(method, asIs, asIs, request, (error) => resolve(error?.code ?? 0));
+    });
+  const info = "/csi.v1.Identity/GetPluginInfo";
+  for (const bytes of [[0xff], [0x0a, 0x7f, 0x41], [0x0b], [0x07, 0x00]]) {
+    assert.equal(await call(info, Buffer.from(bytes)), status.INTERNAL, "as gRPC names it");
+  }
+  // A field of a later version is skipped.
+  assert.equal(await call(info, Buffer.from([0xfa, 0x01, 0x01, 0x41])), status.OK);
+  for (const method of [
+    "/csi.v1.Identity/Nothing",
+    "/csi.v0.Identity/Probe",
+    "/csi.v1.Node/Probe",
+  ]) {
+    assert.equal(await call(method, Buffer.alloc(0)), status.UNIMPLEMENTED, method);
+  }
+  assert.equal(await call(info, Buffer.alloc(0)), status.OK);
+  client.close();
+  await server.close();
 });
 
 test("serveSocket() answers clients of every age, and takes its socket away", async (t) => {
