@@ -13,13 +13,14 @@ import {
   uint32Parameter,
   uuidOfVolumeName,
 } from "#common/csi/driver.ts";
-import { SvcError } from "#common/errors.ts";
+import { errorMessage, SvcError } from "#common/errors.ts";
 import type { CreateVolumeBody } from "#common/openapi/model.ts";
 import {
   type CapacityRange,
   type CreateVolumeRequest,
   VolumeCapability_AccessMode_Mode as Mode,
   type Topology,
+  type ValidateVolumeCapabilitiesRequest,
   type VolumeCapability,
 } from "#common/proto/generated/csi/v1/csi_pb.ts";
 import { toSafeNumber } from "#common/units.ts";
@@ -122,10 +123,51 @@ export function parseSize(what: string, range: CapacityRange | undefined): Size 
 }
 
 /** A wish for a topology that names none of our keys, or names them with our values. */
-function isCompatible(wished: Topology, segments: StringMap): boolean {
+export function isCompatible(wished: Topology, segments: StringMap): boolean {
   return Object.entries(wished.segments).every(
     ([key, value]) => segments[key] === undefined || segments[key] === value,
   );
+}
+
+type Parameters = {
+  readonly replicas: number;
+  readonly thin: boolean;
+  readonly group: string | null;
+};
+
+/** StorageClass parameters, of which those for the node are only looked at. @throws {SvcError} `invalid-argument` */
+export function checkParameters(what: string, parameters: StringMap): Parameters {
+  checkProtocol(what, parameters);
+  for (const key of PUBLISH_CONTEXT_KEYS) timeoutParameter(parameters, key);
+  uint32Parameter(parameters, PARAMETER.nrIoQueues);
+  parseFileSystem(parameters[PARAMETER.fsType] ?? "");
+  const grouped = booleanParameter(what, parameters, PARAMETER.stsAffinityGroup);
+  return {
+    replicas: parseReplicas(what, parameters),
+    thin: parameters[PARAMETER.thin] === "true",
+    group: grouped ? affinityGroup(parameters) : null,
+  };
+}
+
+/** Why a volume cannot be confirmed to be usable in all the ways that are asked for; null when it can. */
+export function whyUnconfirmed(
+  what: string,
+  request: Pick<
+    ValidateVolumeCapabilitiesRequest,
+    "volumeCapabilities" | "volumeContext" | "parameters" | "mutableParameters"
+  >,
+): string | null {
+  if (Object.keys(request.mutableParameters).length > 0) {
+    return "Mutable parameters are not supported";
+  }
+  try {
+    for (const capability of request.volumeCapabilities) checkCapability(what, capability);
+    checkParameters(what, request.volumeContext); // what CreateVolume was given
+    checkParameters(what, request.parameters);
+    return null;
+  } catch (error) {
+    return errorMessage(error);
+  }
 }
 
 export type VolumeWish = {
@@ -153,17 +195,12 @@ export function parseCreateVolume(
   if (request.volumeCapabilities.length === 0) throw refuse(what, "it has no capabilities");
   for (const capability of request.volumeCapabilities) checkCapability(what, capability);
   const { bytes, limitBytes } = parseSize(what, request.capacityRange);
-  checkProtocol(what, parameters);
-  for (const key of PUBLISH_CONTEXT_KEYS) timeoutParameter(parameters, key);
-  uint32Parameter(parameters, PARAMETER.nrIoQueues);
-  parseFileSystem(parameters[PARAMETER.fsType] ?? "");
-  const grouped = booleanParameter(what, parameters, PARAMETER.stsAffinityGroup);
-  const group = grouped ? affinityGroup(parameters) : null;
+  const { replicas, thin, group } = checkParameters(what, parameters);
   const body: CreateVolumeBody = {
     policy: { self_heal: true },
-    replicas: parseReplicas(what, parameters),
+    replicas,
     size: bytes,
-    thin: parameters[PARAMETER.thin] === "true",
+    thin,
     topology: {
       pool_topology: {
         labelled: { exclusion: {}, inclusion: { [POOL_LABEL.key]: POOL_LABEL.value } },

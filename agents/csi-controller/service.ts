@@ -7,7 +7,7 @@
 import { NODE_NAME_TOPOLOGY_KEY } from "#common/csi/driver.ts";
 import { Limiter, type VolumeGuard } from "#common/csi/guard.ts";
 import { SvcError } from "#common/errors.ts";
-import { isUuid } from "#common/ids.ts";
+import { isUuid, parseNodeId } from "#common/ids.ts";
 import type { Log } from "#common/log.ts";
 import type { Volume } from "#common/openapi/model.ts";
 import {
@@ -17,11 +17,14 @@ import {
 import { type GrpcService, type Handlers, makeService } from "#common/rpc/grpc.ts";
 import {
   checkCapability,
+  checkParameters,
   checkProtocol,
+  isCompatible,
   isSupported,
   parseCreateVolume,
   parseToken,
   required,
+  whyUnconfirmed,
 } from "./parse.ts";
 import type { RestApi } from "./rest.ts";
 import {
@@ -62,6 +65,15 @@ function volumeUuid(what: string, id: string): string {
   required(what, "volume_id", id);
   if (!isUuid(id)) throw new SvcError("not-found", `Cannot ${what}: there is no volume "${id}"`);
   return id.toLowerCase();
+}
+
+/** @throws {SvcError} `not-found`: what cannot be a node's name is no node; any other may be an application's */
+function checkNode(what: string, id: string): void {
+  try {
+    parseNodeId(id);
+  } catch (cause) {
+    throw new SvcError("not-found", `Cannot ${what}: there is no node "${id}"`, { cause });
+  }
 }
 
 export function controllerHandlers(parts: ControllerParts): ControllerHandlers {
@@ -111,6 +123,7 @@ export function controllerHandlers(parts: ControllerParts): ControllerHandlers {
       const parameters = request.volumeContext;
       checkProtocol(what, parameters);
       const uuid = volumeUuid(what, request.volumeId);
+      checkNode(what, nodeId);
       const publishContext = await guarded(uuid, "ControllerPublishVolume", () =>
         publishVolume(rest, { uuid, nodeId, parameters }),
       );
@@ -137,14 +150,9 @@ export function controllerHandlers(parts: ControllerParts): ControllerHandlers {
       }
       const uuid = volumeUuid(what, request.volumeId);
       await limiter.run(() => rest.getVolume(uuid));
-      const { volumeContext, parameters } = request;
-      const volumeCapabilities = request.volumeCapabilities.filter(isSupported);
-      if (volumeCapabilities.length === 0) {
-        return {
-          message:
-            "None of the capabilities is supported: access mode must be SINGLE_NODE_WRITER, access block or mount",
-        };
-      }
+      const message = whyUnconfirmed(what, request);
+      if (message !== null) return { message };
+      const { volumeContext, volumeCapabilities, parameters } = request;
       return { confirmed: { volumeContext, volumeCapabilities, parameters } };
     },
 
@@ -152,17 +160,22 @@ export function controllerHandlers(parts: ControllerParts): ControllerHandlers {
       if (maxEntries < 0) {
         throw new SvcError("invalid-argument", "Cannot list volumes: max_entries is negative");
       }
-      const page = { maxEntries, startingToken: parseToken(startingToken) };
+      const first = parseToken(startingToken);
+      const page = { maxEntries, startingToken: first };
       const { entries, next_token: next } = await limiter.run(() => rest.listVolumes(page, signal));
+      // Asked for all, REST begins at the first one whatever the token.
+      const wanted = maxEntries === 0 ? entries.slice(first) : entries;
       return {
-        entries: entries.map((volume) => ({ volume: entry(volume) })),
+        entries: wanted.map((volume) => ({ volume: entry(volume) })),
         nextToken: next === undefined ? "" : String(next),
       };
     },
 
-    getCapacity: async ({ volumeCapabilities, accessibleTopology }) => {
-      // Volumes that could not be made have no capacity.
-      if (!volumeCapabilities.every(isSupported)) return { availableCapacity: 0n };
+    getCapacity: async ({ volumeCapabilities, accessibleTopology, parameters }) => {
+      checkParameters("read capacity", parameters);
+      const isWithin = !accessibleTopology || isCompatible(accessibleTopology, nodeSegments);
+      // Volumes that could not be made, or not be used there, have no capacity.
+      if (!isWithin || !volumeCapabilities.every(isSupported)) return { availableCapacity: 0n };
       const node = accessibleTopology?.segments[NODE_NAME_TOPOLOGY_KEY] ?? null;
       const capacity = await limiter.run(() => poolCapacity(rest, node));
       return { availableCapacity: BigInt(capacity) };

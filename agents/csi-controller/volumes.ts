@@ -228,6 +228,17 @@ export async function publishVolume(
   return { ...context, [URI_KEY]: uri };
 }
 
+/**
+ * The volume is published to other nodes than this one. What is wanted says so also while the target's engine is away;
+ * a control plane that does not tell it still shows whom a target that can be seen lets in.
+ */
+async function isElsewhere(rest: RestApi, volume: Volume, nodeId: string): Promise<boolean> {
+  const nodes = volume.spec.target?.frontend_nodes ?? [];
+  if (nodes.length > 0) return nodes.every(({ name }) => name !== nodeId);
+  const hosts = allowedHosts(deviceUri(volume) ?? "");
+  return hosts.length > 0 && !hosts.includes(await hostNqnOf(rest, nodeId));
+}
+
 /** Not there, or not published, counts as unpublished. */
 export async function unpublishVolume(
   rest: RestApi,
@@ -235,9 +246,8 @@ export async function unpublishVolume(
 ): Promise<void> {
   const found = await findVolume(rest, uuid);
   if (found === null || found.spec.target === undefined) return;
-  const hosts = allowedHosts(deviceUri(found) ?? "");
   // A late request about a node that the volume has left must not take it from the present one.
-  if (nodeId !== "" && hosts.length > 0 && !hosts.includes(await hostNqnOf(rest, nodeId))) {
+  if (nodeId !== "" && (await isElsewhere(rest, found, nodeId))) {
     log.info("volume is published to another node", { "volume.uuid": uuid, "node.id": nodeId });
     return;
   }

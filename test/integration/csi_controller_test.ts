@@ -4,7 +4,7 @@ import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
 import { LocalCluster } from "../../hack/cluster/local.ts";
-import { ownPlace, QUICK_CORE, startCluster } from "../support/cluster.ts";
+import { ownPlace, QUICK_CORE, startCluster, untilOnline } from "../support/cluster.ts";
 import type { CsiClient } from "../support/csi/client.ts";
 import { startController } from "../support/csi/programs.ts";
 
@@ -205,16 +205,13 @@ test("csi-controller against a real cluster: every call, its repeats, conflicts 
     });
     assert.deepEqual(await ok("GetCapacity", at("node-1")), { availableCapacity: String(sum[0]) });
     assert.deepEqual(await ok("GetCapacity", at("elsewhere")), {});
-    const validate = {
-      volumeId: A,
-      volumeCapabilities: [
-        capability,
-        { ...capability, accessMode: { mode: "MULTI_NODE_READER_ONLY" } },
-      ],
-    };
-    assert.deepEqual(await ok("ValidateVolumeCapabilities", validate), {
+    const readers = { ...capability, accessMode: { mode: "MULTI_NODE_READER_ONLY" } };
+    const validate = (...volumeCapabilities: object[]) =>
+      ok("ValidateVolumeCapabilities", { volumeId: A, volumeCapabilities });
+    assert.deepEqual(await validate(capability), {
       confirmed: { volumeCapabilities: [capability] },
     });
+    assert.deepEqual(Object.keys((await validate(capability, readers)) as object), ["message"]);
   });
 
   await t.test("publishes to one node at a time, here and to nodes without storage", async () => {
@@ -240,6 +237,29 @@ test("csi-controller against a real cluster: every call, its repeats, conflicts 
     await expect("FAILED_PRECONDITION", "DeleteVolume", { volumeId: A });
     assert.ok((await cluster.rest.volume(A)).spec.target, "its user keeps it");
   });
+
+  await t.test(
+    "takes a volume from its node while the target's engine is dead, no other's",
+    async () => {
+      const { spec } = await cluster.rest.volume(A);
+      const node = cluster.nodes.find(({ name }) => name === spec.target?.node);
+      assert.ok(node, "it is published");
+      await cluster.endEngine(node, "SIGKILL");
+      // Nobody can look at the target now; what is wanted still says whose it is.
+      await ok("ControllerUnpublishVolume", { volumeId: A, nodeId: "node-1" }); // late
+      assert.ok((await cluster.rest.volume(A)).spec.target, "its user keeps it");
+      for (let round = 0; round < 2; round++) {
+        await ok("ControllerUnpublishVolume", { volumeId: A, nodeId: "app-1" });
+        assert.equal((await cluster.rest.volume(A)).spec.target, undefined);
+      }
+      // Its next user, on the replica that is left, is not disturbed by what comes late, nor by the engine's return.
+      const next = await ok("ControllerPublishVolume", publishOf({ nodeId: "app-2" }));
+      await ok("ControllerUnpublishVolume", { volumeId: A, nodeId: "app-1" });
+      cluster.startEngine(node);
+      await untilOnline(cluster, A);
+      assert.deepEqual(await ok("ControllerPublishVolume", publishOf({ nodeId: "app-2" })), next);
+    },
+  );
 
   await t.test(
     "runs one call a volume: at once, each ends well or is told to come back",

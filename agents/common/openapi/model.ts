@@ -429,8 +429,17 @@ export type PublishVolumeBody = Static<typeof PublishVolumeBodySchema>;
 /** `replicas` of a volume: whole-number path parameter of the replica count operation. */
 export const ReplicaCountSchema = uint8(1);
 
+export const NodeAccessInfoSchema = Type.Object(
+  { name: Type.String(), nqn: Type.String() },
+  { title: "NodeAccessInfo" },
+);
+/** `frontend_nodes`, from later versions: the nodes that the volume is published to; absent: to any. */
 export const VolumeTargetSchema = Type.Object(
-  { node: Type.String(), protocol: Type.Optional(VolumeShareProtocolSchema) },
+  {
+    node: Type.String(),
+    protocol: Type.Optional(VolumeShareProtocolSchema),
+    frontend_nodes: Type.Optional(Type.Array(NodeAccessInfoSchema)),
+  },
   { title: "VolumeTarget" },
 );
 export type VolumeTarget = Static<typeof VolumeTargetSchema>;

@@ -46,6 +46,13 @@ export function volumeSpecView(spec: VolumeSpec): RestVolumeSpec {
   if (target?.active) {
     view.target = { node: target.node };
     if (target.protocol !== null) view.target.protocol = target.protocol;
+    const nodes = target.frontend.host_acl;
+    if (nodes.length > 0) {
+      view.target.frontend_nodes = nodes.map(({ node_name, node_nqn }) => ({
+        name: node_name,
+        nqn: node_nqn,
+      }));
+    }
   }
   if (topology) view.topology = topologyView(topology);
   if (spec.affinity_group) view.affinity_group = { ...spec.affinity_group };

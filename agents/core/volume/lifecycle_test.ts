@@ -147,6 +147,24 @@ describe("a volume", () => {
     await rig.close();
   });
 
+  test("a volume says whom it is published to, also while its target's engine is dead", async () => {
+    const rig = await rigWithVolume();
+    const request = { volume: V1, protocol: "nvmf" as const, publishContext: {}, node: "node-1" };
+    await call(rig.api, "PublishVolume", { ...request, frontendNodes: ["app-1"] });
+    rig.cluster.engine("node-1").kill();
+    await rig.look();
+    const { spec, state } = await rig.volume(V1);
+    assert.equal(state.target, undefined);
+    assert.deepEqual(spec.target, {
+      ...{ node: "node-1", protocol: "nvmf" },
+      frontend_nodes: [{ name: "app-1", nqn: "nqn.2019-05.io.openebs:node-name:app-1" }],
+    });
+    await call(rig.api, "UnpublishVolume", { volume: V1, force: true });
+    const open = await rig.publish(V1, "node-2"); // to anybody
+    assert.deepEqual(open.spec.target, { node: "node-2", protocol: "nvmf" });
+    await rig.close();
+  });
+
   test("publishing again after a clean unpublish uses every healthy replica", async () => {
     const rig = await rigWithVolume();
     await rig.publish(V1, "node-1");
