@@ -107,6 +107,7 @@ test("csi-controller and csi-node have the published arguments and mounts", () =
     "--csi-socket=/csi/csi.sock",
     "--node-name=$(MY_NODE_NAME)",
     "--grpc-endpoint=$(MY_POD_IP):10199",
+    "--rest-endpoint=http://mayastor-api-rest:8081",
     "--nvme-core-io-timeout=30",
     "--nvme-ctrl-loss-tmo=1980",
     "--nvme-nr-io-queues=3",
@@ -116,6 +117,8 @@ test("csi-controller and csi-node have the published arguments and mounts", () =
     "--csi-address=/csi/csi.sock",
     "--kubelet-registration-path=/var/lib/kubelet/plugins/io.openebs.mayastor/csi.sock",
   ]);
+  const { pod } = workload("mayastor-csi-node");
+  assert.equal(pod.dnsPolicy, "ClusterFirstWithHostNet", "it asks api-rest by name");
   const kubelet = container("mayastor-csi-node", "csi-node").volumeMounts?.find(
     ({ name }) => name === "kubelet-dir",
   );

@@ -45,6 +45,18 @@ export function integer(value: string): number {
   return Number(value);
 }
 
+/** Of an HTTP server, without the trailing slash. @throws {SvcError} `invalid-argument` */
+export function parseBaseUrl(value: string): string {
+  const url = URL.parse(value);
+  if (url === null || !["http:", "https:"].includes(url.protocol)) {
+    throw new SvcError(
+      "invalid-argument",
+      `"${value}" is not a URL: write for example http://api-rest:8081`,
+    );
+  }
+  return value.replace(/\/+$/, "");
+}
+
 function isFlag(option: Option<unknown> | Flag): option is Flag {
   return "flag" in option;
 }

@@ -1,24 +1,19 @@
 /** Options of csi-controller, as published; see `--help`. */
 
-import { type Flag, integer, type Option, type OptionValues, text } from "#common/config.ts";
+import {
+  type Flag,
+  integer,
+  type Option,
+  type OptionValues,
+  parseBaseUrl,
+  text,
+} from "#common/config.ts";
 import { NODE_SELECTOR_DEFAULT, parseNodeSelector } from "#common/csi/driver.ts";
 import { SvcError } from "#common/errors.ts";
 import { parseDurationMs } from "#common/units.ts";
 
 /** Calls to the REST server at a time, as published. */
 const CONCURRENT_RPC_DEFAULT = 10;
-
-/** @throws {SvcError} `invalid-argument` */
-function parseBaseUrl(value: string): string {
-  const url = URL.parse(value);
-  if (url === null || !["http:", "https:"].includes(url.protocol)) {
-    throw new SvcError(
-      "invalid-argument",
-      `"${value}" is not a URL: write for example http://api-rest:8081`,
-    );
-  }
-  return value.replace(/\/+$/, "");
-}
 
 export const CONTROLLER_OPTIONS = {
   "rest-endpoint": {

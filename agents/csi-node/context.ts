@@ -10,6 +10,7 @@ import { nodeHostNqn, subsystemNqn } from "#common/nqn.ts";
 import type { ConnectOptions } from "./nvme.ts";
 import type { NodeSystem } from "./system.ts";
 import { parseNvmfUri } from "./uri.ts";
+import type { ReadVolume } from "./whereabouts.ts";
 
 const HOST_NQN_PREFIX = "nqn.2019-05.io.openebs.engine";
 /** Up to this I/O timeout a lost connection is tried each second, then each ten. */
@@ -24,6 +25,8 @@ export type NodeContext = {
   readonly machineId: string;
   /** Folder in this program's own file system for mounts on their way to their place. */
   readonly detourFolder: string;
+  /** Asks the control plane; null: this plugin has no way to. */
+  readonly readVolume: ReadVolume | null;
   /** For connections whose publish context does not say. Seconds; null: the kernel's default. */
   readonly defaults: {
     readonly nrIoQueues: number | null;

@@ -18,6 +18,7 @@ import { nvmeOperationsService } from "./nvme_operations.ts";
 import { NODE_OPTIONS } from "./options.ts";
 import { nodeService } from "./service.ts";
 import { LinuxSystem, type NodeSystem } from "./system.ts";
+import { restVolumes } from "./whereabouts.ts";
 
 const IO_TIMEOUT = "/sys/module/nvme_core/parameters/io_timeout";
 const PRODUCT_UUID = "/sys/class/dmi/id/product_uuid";
@@ -51,6 +52,7 @@ runMain(log, async () => {
   const signal = shutdownSignal();
   const system = new LinuxSystem();
   const ioTimeout = options["nvme-core-io-timeout"];
+  const rest = options["rest-endpoint"];
   if (ioTimeout !== null) await applyIoTimeout(system, ioTimeout);
   const context: NodeContext = {
     system,
@@ -59,6 +61,7 @@ runMain(log, async () => {
     nodeName: parseNodeId(options["node-name"]),
     machineId: await machineIdOf(system, log),
     detourFolder: path.join(tmpdir(), "mayastor-csi-node"),
+    readVolume: rest === null ? null : restVolumes(rest, systemClock),
     defaults: {
       nrIoQueues: options["nvme-nr-io-queues"],
       ctrlLossTmo: options["nvme-ctrl-loss-tmo"],

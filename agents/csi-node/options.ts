@@ -1,6 +1,13 @@
 /** Options of csi-node, as published; see `--help`. */
 
-import { type Flag, integer, type Option, type OptionValues, text } from "#common/config.ts";
+import {
+  type Flag,
+  integer,
+  type Option,
+  type OptionValues,
+  parseBaseUrl,
+  text,
+} from "#common/config.ts";
 import { NODE_SELECTOR_DEFAULT, parseNodeSelector } from "#common/csi/driver.ts";
 import { SvcError } from "#common/errors.ts";
 import { parseDurationMs } from "#common/units.ts";
@@ -43,6 +50,10 @@ export const NODE_OPTIONS = {
     default: "0.0.0.0",
     parse: parseEndpoint,
     help: "Address to serve the private node service on.",
+  },
+  "rest-endpoint": {
+    parse: parseBaseUrl,
+    help: "Where api-rest listens: asked where a volume's target has moved. Not asked without it.",
   },
   "nvme-core-io-timeout": {
     parse: parseSeconds,

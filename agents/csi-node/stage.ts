@@ -27,12 +27,14 @@ import {
   controllersOf,
   disconnect,
   dropDeadPaths,
+  dropPath,
   findDevice,
   hasUsablePath,
   type NvmeDevice,
   setIoTimeout,
   waitForDevice,
 } from "./nvme.ts";
+import { whereIs } from "./whereabouts.ts";
 
 /** How long the kernel gets to let go of a file system after its last unmount. */
 const RELEASE_POLLS = 10;
@@ -69,19 +71,62 @@ async function addConnection(
   }
 }
 
-/** Connects and waits for the device; `isNew` when nothing of the volume was there before. */
+/** Connects and waits for the device. */
+async function attachAt(context: NodeContext, request: StageRequest): Promise<NvmeDevice> {
+  const { system, clock } = context;
+  const { volume, attachment } = request;
+  await addConnection(context, request);
+  const device = await waitForDevice(system, volume, clock);
+  await dropDeadPaths(system, attachment.connect);
+  return device;
+}
+
+/** The request with the address where the target is now; null when nobody knows a better one. */
+async function movedRequest(
+  { readVolume, nodeName, log }: NodeContext,
+  request: StageRequest,
+): Promise<StageRequest | null> {
+  if (readVolume === null) return null;
+  const { volume, attachment } = request;
+  const { connect } = attachment;
+  const fields = { "volume.uuid": volume.uuid, address: connect.address, port: connect.port };
+  try {
+    const found = whereIs(await readVolume(volume.uuid), { connect, nodeName });
+    if (found.is === "unknown") {
+      log.info("no other address of the volume's target", { ...fields, why: found.why });
+      return null;
+    }
+    const { address, port } = found;
+    log.info("volume's target has moved", { ...fields, "new.address": address, "new.port": port });
+    return { ...request, attachment: { ...attachment, connect: { ...connect, address, port } } };
+  } catch (error) {
+    log.warn("the volume's target cannot be asked for", { ...fields, error }); // the first failure is what counts
+    return null;
+  }
+}
+
+/**
+ * Attaches the volume where it was published or, when nothing is there, where its target has moved since; `isNew` when
+ * nothing of the volume was there before.
+ */
 async function attach(
   context: NodeContext,
   request: StageRequest,
 ): Promise<{ readonly device: NvmeDevice; readonly isNew: boolean }> {
-  const { system, clock } = context;
+  const { system } = context;
   const { volume, attachment } = request;
   const isNew = (await controllersOf(system, volume.nqn)).length === 0;
   try {
-    await addConnection(context, request);
-    const device = await waitForDevice(system, volume, clock);
-    await dropDeadPaths(system, attachment.connect);
-    return { device, isNew };
+    try {
+      return { device: await attachAt(context, request), isNew };
+    } catch (error) {
+      const moved = isKind(error, "unavailable") ? await movedRequest(context, request) : null;
+      if (moved === null) throw error;
+      const device = await attachAt(context, moved);
+      // What answered at the former address shows no namespace: it is not the volume's target any more.
+      if (isNew) await dropPath(system, attachment.connect);
+      return { device, isNew };
+    }
   } catch (error) {
     if (isNew) await detachQuietly(context, volume);
     throw error;

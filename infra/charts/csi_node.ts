@@ -4,6 +4,7 @@ import type { Install } from "../config.ts";
 import { type Container, InstallChart } from "../constructs/kube.ts";
 import {
   csiImage,
+  HOST_NETWORK,
   hostPath,
   identity,
   logEnv,
@@ -50,7 +51,7 @@ export class CsiNodeChart extends InstallChart {
             metadata: { labels: podLabels(this, "csi-node") },
             spec: {
               // The NVMe/TCP connections that the kernel makes belong to the host's network.
-              hostNetwork: true,
+              ...HOST_NETWORK,
               ...identity(name, { token: false }),
               ...placementOf(install, csi.node, { nodeSelector: selected }),
               ...pullSecrets(install),
@@ -92,6 +93,8 @@ export class CsiNodeChart extends InstallChart {
         `--csi-socket=${pluginMounthPath}/${socketPath}`,
         "--node-name=$(MY_NODE_NAME)",
         `--grpc-endpoint=$(MY_POD_IP):${PORTS.csiNode}`,
+        // As later versions have it: asked where a volume's target has moved.
+        `--rest-endpoint=http://${this.named("api-rest")}:${PORTS.restHttp}`,
         ...option("nvme-core-io-timeout", nvme.io_timeout),
         ...option("nvme-ctrl-loss-tmo", nvme.ctrl_loss_tmo),
         ...option("nvme-keep-alive-tmo", nvme.keep_alive_tmo),

@@ -13,6 +13,7 @@ import { SvcError } from "#common/errors.ts";
 import { silentLog } from "#common/log.ts";
 import type { NodeContext } from "../context.ts";
 import { LinuxSystem, type PathKind, type ProgramResult } from "../system.ts";
+import type { ReadVolume } from "../whereabouts.ts";
 
 type FakeMount = {
   readonly at: string;
@@ -35,6 +36,10 @@ export class FakeSystem extends LinuxSystem {
   readonly contents = new Map<string, string>();
   /** Errno of the next connection attempts. */
   connectError: string | null = null;
+  /** Addresses where nothing listens. */
+  readonly silent = new Set<string>();
+  /** Addresses of targets that have no namespace. */
+  readonly empty = new Set<string>();
   /** Program name -> what it answers instead. */
   readonly failures = new Map<string, ProgramResult>();
   /** Called between a successful connection and its answer. */
@@ -116,6 +121,9 @@ export class FakeSystem extends LinuxSystem {
     }
     const options = new Map(line.split(",").map((pair) => pair.split("=", 2) as [string, string]));
     const nqn = options.get("nqn") ?? "";
+    if (this.silent.has(options.get("traddr") ?? "")) {
+      throw new SvcError("internal", "Cannot connect", { fields: { errno: "ECONNREFUSED" } });
+    }
     const index = this.#next++;
     const known = [...this.#controllers.values()].find((one) => one.nqn === nqn)?.device;
     const device = known ?? `nvme${index}n1`;
@@ -129,6 +137,7 @@ export class FakeSystem extends LinuxSystem {
     put("hostnqn", options.get("hostnqn") ?? "");
     put("hostid", options.get("hostid") ?? "");
     put("delete_controller", "");
+    if (this.empty.has(options.get("traddr") ?? "")) return `instance=${index},cntlid=1`;
     put(`${device.replace("n1", `c${index}n1`)}/queue/io_timeout`, "30000");
     this.put(`/sys/class/nvme-subsystem/nvme-subsys-${device}/subsysnqn`, `${nqn}\n`);
     this.folder(`/sys/class/nvme-subsystem/nvme-subsys-${device}/${device}`);
@@ -296,7 +305,10 @@ export class QuickClock extends ManualClock {
 
 export const MACHINE = "4c4c4544-0032-4a10-8036-b9c04f4c4d32";
 
-export function fakeParts(system: FakeSystem): {
+export function fakeParts(
+  system: FakeSystem,
+  readVolume: ReadVolume | null = null,
+): {
   context: NodeContext;
   guard: VolumeGuard;
   nodeSegments: Record<string, string>;
@@ -308,6 +320,7 @@ export function fakeParts(system: FakeSystem): {
     nodeName: "worker-1",
     machineId: MACHINE,
     detourFolder: "/tmp/detour",
+    readVolume,
     defaults: { nrIoQueues: 4, ctrlLossTmo: 1980, keepAliveTmo: null },
   };
   return { context, guard: new VolumeGuard(), nodeSegments: { "openebs.io/csi-node": "mayastor" } };

@@ -12,6 +12,7 @@ import { CsiClient } from "../../../test/support/csi/client.ts";
 import { nodePluginService } from "../node_plugin.ts";
 import { nvmeOperationsService } from "../nvme_operations.ts";
 import { nodeService } from "../service.ts";
+import type { ReadVolume } from "../whereabouts.ts";
 import { FakeSystem, fakeParts } from "./fake_system.ts";
 
 export const V = "ec4e66fb-3b33-4439-b504-d49aba53da26";
@@ -47,10 +48,13 @@ export const unstageOf = (over: object = {}) => ({
 export const unpublishOf = (over: object = {}) => ({ volumeId: V, targetPath: TARGET, ...over });
 
 /** The plugin on a fake node, over a real unix socket. */
-export async function start(t: TestContext) {
+export async function start(
+  t: TestContext,
+  { readVolume = null }: { readonly readVolume?: ReadVolume | null } = {},
+) {
   const system = new FakeSystem(t);
   system.folder(path.dirname(TARGET));
-  const parts = fakeParts(system);
+  const parts = fakeParts(system, readVolume);
   const folder = mkdtempSync(path.join(os.tmpdir(), "csi-node-"));
   const socket = path.join(folder, "csi.sock");
   const identity = identityService({ version: "1.2.3", isReady: async () => true });
