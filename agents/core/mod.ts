@@ -28,6 +28,7 @@ import { collectNexuses, collectReplicas } from "./reconcile/garbage.ts";
 import { AwayReplicas } from "./reconcile/hot_spare.ts";
 import { ALL_TRIGGERS, ReconcileLoop, type Task } from "./reconcile/loop.ts";
 import { reconcilePools } from "./reconcile/pool.ts";
+import { relievePools } from "./reconcile/relief.ts";
 import { collectVolumes, reconcileVolumes } from "./reconcile/volume.ts";
 import { reviveTarget } from "./reconcile/volume_nexus.ts";
 import { Registry } from "./registry/registry.ts";
@@ -154,6 +155,12 @@ function makeTasks(core: Core, drain: DrainReconciler): Task[] {
       run: (signal) => resolveDirty(core, signal),
     },
     { name: "pools", every: 1, on: ALL_TRIGGERS, run: (signal) => reconcilePools(core, signal) },
+    {
+      name: "pool relief",
+      every: 1,
+      on: ALL_TRIGGERS,
+      run: (signal) => relievePools(core, signal),
+    },
     { name: "nexuses", every: 1, on: soon, run: (signal) => collectNexuses(core, signal) },
     {
       name: "volumes",

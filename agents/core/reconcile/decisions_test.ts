@@ -72,7 +72,7 @@ describe("faultedStep()", () => {
 });
 
 describe("nextNexusStep()", () => {
-  const base = { wantedShare: true, shutdown: false, nodeOnline: true };
+  const base = { wantedShare: true, shutdown: false, nodeOnline: true, full: false };
   const state = (
     status: "Online" | "Degraded" | "Faulted" | "Shutdown" | "Unknown",
     share = true,
@@ -88,6 +88,12 @@ describe("nextNexusStep()", () => {
     for (const status of ["Faulted", "Shutdown"] as const) {
       assert.equal(nextNexusStep({ ...base, state: state(status) }).do, "destroy-and-recreate");
     }
+  });
+  test("leaves one that has no space alone until there is some", () => {
+    const full = { ...base, full: true };
+    assert.equal(nextNexusStep({ ...full, state: state("Faulted") }).do, "nothing");
+    assert.equal(nextNexusStep({ ...full, state: state("Shutdown") }).do, "destroy-and-recreate");
+    assert.equal(nextNexusStep({ ...full, state: state("Degraded", false) }).do, "share");
   });
   test("corrects the share", () => {
     assert.equal(nextNexusStep({ ...base, state: state("Degraded", false) }).do, "share");

@@ -109,7 +109,8 @@ function replicaOfChild(nexus: NexusSpec, uri: string): string | null {
   return spec && "Replica" in spec ? spec.Replica.uuid : replicaOfUri(uri);
 }
 
-function hasRoom(core: Core, volume: VolumeSpec, replica: string): boolean {
+/** The replica's pool can hold what the replica misses. */
+export function hasRoom(core: Core, volume: VolumeSpec, replica: string): boolean {
   const { registry } = core;
   const own = registry.replica(replica);
   const pool = own && registry.pool(own.pool, own.node);

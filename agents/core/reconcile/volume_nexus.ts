@@ -12,6 +12,7 @@ import type { NexusState } from "../engine/client.ts";
 import { recreateNexus, shareNexus, unshareNexus } from "../nexus/ops.ts";
 import { childFor } from "../volume/replicas.ts";
 import { nexusReplicas } from "../volume/target.ts";
+import { hasRoom } from "./hot_spare.ts";
 import type { Outcome } from "./loop.ts";
 
 export type NexusStep =
@@ -26,15 +27,19 @@ export function nextNexusStep(input: {
   readonly wantedShare: boolean;
   readonly shutdown: boolean;
   readonly nodeOnline: boolean;
+  /** Every child stopped for want of space, and none that could be used again has room. */
+  readonly full: boolean;
   readonly state: Pick<NexusState, "status" | "share"> | undefined;
 }): NexusStep {
-  const { wantedShare, shutdown, nodeOnline, state } = input;
+  const { wantedShare, shutdown, nodeOnline, full, state } = input;
   if (!nodeOnline) return { do: "nothing", why: "its node is not online" };
   // A move that stopped halfway shut it down and put no other in its place: it is still the volume's target.
   if (shutdown) return { do: "destroy-and-recreate" };
   if (!state) return { do: "recreate" };
   switch (state.status) {
     case "Faulted":
+      // Made again, it would fault at the next write, again and again.
+      if (full) return { do: "nothing", why: "no space yet" };
       return { do: "destroy-and-recreate" };
     case "Shutdown":
     case "ShuttingDown":
@@ -49,6 +54,17 @@ export function nextNexusStep(input: {
   }
 }
 
+/** No child that the nexus may be made of again has room. @throws {SvcError} `failed-precondition`: there is none */
+async function isFull(
+  core: Core,
+  { volume, nexus, state }: { volume: VolumeSpec; nexus: NexusSpec; state: NexusState | undefined },
+): Promise<boolean> {
+  if (state?.status !== "Faulted") return false;
+  if (state.children.some(({ reason }) => reason !== "NoSpace")) return false;
+  const replicas = await nexusReplicas(core, volume, nexus.node);
+  return !replicas.some(({ uuid }) => hasRoom(core, volume, uuid));
+}
+
 export async function reconcileNexus(core: Core, volume: VolumeSpec): Promise<Outcome> {
   const { specs, registry } = core;
   if (!volume.target?.active || volume.operation) return "idle";
@@ -60,11 +76,13 @@ export async function reconcileNexus(core: Core, volume: VolumeSpec): Promise<Ou
     return "busy";
   }
   if (nexus.operation || specs.nexuses.phase(nexus) !== "Created") return "idle";
+  const state = registry.nexus(nexus.uuid);
   const step = nextNexusStep({
     wantedShare: volume.target.protocol !== null,
     shutdown: isShutdown(nexus),
     nodeOnline: registry.isOnline(nexus.node),
-    state: registry.nexus(nexus.uuid),
+    full: await isFull(core, { volume, nexus, state }),
+    state,
   });
   switch (step.do) {
     case "nothing":

@@ -5,6 +5,7 @@
  * was not shut down cleanly exactly one child is used, because only one copy can be trusted to be complete.
  */
 import type { NexusInfo } from "#common/types/cluster.ts";
+import type { ChildReason } from "../engine/client.ts";
 
 export type ReplicaItem = {
   readonly uuid: string;
@@ -18,6 +19,7 @@ export type ReplicaItem = {
   /** The nexus's child over it, when there is one. */
   readonly child: {
     readonly status: "Unknown" | "Online" | "Degraded" | "Faulted";
+    readonly reason: ChildReason;
     readonly rebuildProgress: number | null;
   } | null;
   readonly groupOnPool: number;
@@ -85,7 +87,11 @@ export function sortForRemoval(
   { node, info }: { readonly node: string | null; readonly info: NexusInfo | null },
 ): ReplicaItem[] {
   const healthy = (replica: ReplicaItem) => (isHealthy(replica.uuid, info) ? 1 : 0);
-  const child = (replica: ReplicaItem) => (replica.child ? CHILD_RANK[replica.child.status] : -1);
+  const child = ({ child }: ReplicaItem) => {
+    if (!child) return -1;
+    // An engine shows it as Degraded, but it takes no writes: one that is being rebuilt is worth more.
+    return child.reason === "NoSpace" ? CHILD_RANK.Faulted : CHILD_RANK[child.status];
+  };
   const rebuilt = (replica: ReplicaItem) => replica.child?.rebuildProgress ?? 100;
   const local = (replica: ReplicaItem) => (node !== null && replica.node === node ? 1 : 0);
   return [...replicas].sort(

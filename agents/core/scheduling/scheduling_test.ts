@@ -1,6 +1,7 @@
 /** Scheduling, rule by rule: each published filter and weight has its case. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import type { ChildReason } from "../engine/client.ts";
 import { type NodeItem, selectNodes } from "./node.ts";
 import {
   comparePools,
@@ -215,8 +216,10 @@ describe("replicas of a nexus", () => {
   const child = (
     status: "Online" | "Degraded" | "Faulted",
     rebuildProgress: number | null = null,
+    reason: ChildReason = "None",
   ) => ({
     status,
+    reason,
     rebuildProgress,
   });
   const base = { node: "node-of-b", size: GIB, replicaCount: 3, info: null, suspectNodes: [] };
@@ -273,10 +276,11 @@ describe("replicas of a nexus", () => {
       replica("half", { child: child("Degraded", 50) }),
       replica("fresh", { child: child("Degraded", 10) }),
       replica("broken", { child: child("Faulted") }),
+      replica("full", { child: child("Degraded", null, "NoSpace") }),
       replica("unused"),
     ];
     const found = sortForRemoval(items, { node: "n", info: null });
-    assert.deepEqual(ids(found), ["unused", "broken", "fresh", "half", "remote", "local"]);
+    assert.deepEqual(ids(found), ["unused", "broken", "full", "fresh", "half", "remote", "local"]);
   });
 
   test("removalCandidate() never costs a healthy copy that is needed", () => {

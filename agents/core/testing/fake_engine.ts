@@ -198,7 +198,7 @@ export class FakeCluster {
     await this.#faultDead(engine, nexus);
     if (nexus.status !== "open") return false;
     const online = nexus.children.filter((child) => child.status === "Online");
-    for (const child of nexus.children) if (child.status === "Faulted") child.missed.add(block);
+    for (const child of nexus.children) if (isFaulted(child)) child.missed.add(block);
     if (online.length === 0 || !online.every((child) => this.#isUp(engine, child.uri)))
       return false;
     const isFenced = (child: FakeChild) =>
@@ -214,11 +214,24 @@ export class FakeCluster {
     return !fenced && !dies;
   }
 
+  /** The pool of one child had no room for a write: the child stops, and shows itself as engines show it. */
+  async outOfSpace(nexus: FakeNexus, replica: string): Promise<void> {
+    const child = nexus.children.find((one) => replicaOf(one) === replica);
+    if (!child) throw new Error(`no child over replica ${replica}`);
+    child.hasIoLog = child.status === "Online";
+    child.status = "Degraded";
+    child.reason = "NoSpace";
+    child.progress = null;
+    child.faultedAtMs = this.#nowMs();
+    // The record of the last one stays healthy: it alone has the data.
+    if (nexus.children.some(({ status }) => status === "Online")) await this.#persist(nexus);
+  }
+
   async #faultDead(engine: FakeEngine, nexus: FakeNexus): Promise<void> {
     if (nexus.status !== "open") return;
     let changed = false;
     for (const child of nexus.children) {
-      if (child.status === "Faulted" || this.#isUp(engine, child.uri)) continue;
+      if (isFaulted(child) || this.#isUp(engine, child.uri)) continue;
       // Never the last healthy child: it alone has the data.
       const healthy = nexus.children.filter((other) => other.status === "Online");
       if (healthy.length === 1 && healthy[0] === child) continue;
@@ -480,7 +493,7 @@ export class FakeCluster {
           if (!this.#isUp(engine, uri)) {
             throw new SvcError("invalid-argument", "cannot open child");
           }
-          if (child.status !== "Faulted") return state(nexus);
+          if (!isFaulted(child)) return state(nexus);
           this.data.reserve(replicaOf(child), uuid);
           child.status = "Degraded";
           child.reason = "OutOfSync";
@@ -511,6 +524,11 @@ export class FakeCluster {
       allowedHosts,
     };
   }
+}
+
+/** Takes no writes, and can be brought online again. */
+function isFaulted({ status, reason }: FakeChild): boolean {
+  return status === "Faulted" || reason === "NoSpace";
 }
 
 function replicaOf(child: FakeChild): string {
