@@ -17,13 +17,11 @@ import type { ReplicaItem } from "./replica.ts";
 /** Replicas the volume counts on: those on their way out are garbage collection's. */
 export function replicasOfVolume(core: Core, volume: string): ReplicaSpec[] {
   const { replicas } = core.specs;
-  return replicas
-    .all()
-    .filter((spec) => spec.owners.volume === volume && replicas.phase(spec) !== "Deleting");
+  return replicas.ownedBy(volume).filter((spec) => replicas.phase(spec) !== "Deleting");
 }
 
 export function nexusesOfVolume(core: Core, volume: string): NexusSpec[] {
-  return core.specs.nexuses.all().filter((spec) => spec.owner === volume);
+  return core.specs.nexuses.ownedBy(volume);
 }
 
 /**

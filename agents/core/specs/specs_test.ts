@@ -3,8 +3,10 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { ManualClock } from "#common/clock.ts";
 import { SvcError } from "#common/errors.ts";
+import { seededRandom } from "#common/random.ts";
 import type { StoreOp } from "#common/store/mod.ts";
 import type { PoolSpec } from "#common/types/pool.ts";
+import type { ReplicaSpec } from "#common/types/replica.ts";
 import { Guards } from "./guards.ts";
 import { makeSpecs } from "./tables.ts";
 
@@ -31,7 +33,53 @@ const SPEC: PoolSpec = {
   operation: { operation: "Create", result: null },
 };
 
+const REPLICA: ReplicaSpec = {
+  ...{ name: "r", uuid: "r", size: 1, pool: "p", share: "none", thin: false },
+  ...{ status: { Created: "online" }, managed: true, allowed_hosts: [], operation: null },
+  owners: { volume: null, disown_all: false },
+};
+
 describe("SpecTable", () => {
+  test("ownedBy() says what a look at every spec would, whatever happens to them", async () => {
+    const { specs, store } = rig();
+    const { replicas } = specs;
+    const random = seededRandom(7);
+    const below = (limit: number) => random.uint32() % limit;
+    const volumes = Array.from({ length: 4 }, () => random.uuid());
+    const ids = Array.from({ length: 12 }, () => random.uuid());
+    const owners = () => ({ volume: volumes[below(5)] ?? null, disown_all: false });
+    const nothing = async () => {};
+    const steps: readonly ((id: string) => Promise<unknown>)[] = [
+      (uuid) => replicas.insert({ ...REPLICA, uuid, owners: owners() }),
+      (uuid) => replicas.insert({ ...REPLICA, uuid, owners: owners() }),
+      (uuid) => replicas.update(uuid, (spec) => ({ ...spec, size: spec.size + 1 })),
+      (uuid) => replicas.carryOut(uuid, { OwnerUpdate: { ...owners(), volume: null } }, nothing),
+      (uuid) => replicas.begin(uuid, { OwnerUpdate: owners() }),
+      (uuid) => (replicas.find(uuid)?.operation ? replicas.commit(uuid) : nothing()),
+      (uuid) => replicas.flush(uuid),
+      (uuid) => replicas.condemn(uuid),
+      (uuid) => replicas.carryOut(uuid, "Destroy", nothing, { destroys: true }),
+      (uuid) => replicas.remove(uuid),
+    ];
+    const loaded = [{ ...REPLICA, uuid: ids[0] ?? "", owners: owners() }];
+    replicas.load(loaded.map((spec) => ({ key: "k", value: JSON.stringify(spec) })));
+    let found = 0;
+    for (let step = 0; step < 4000; step++) {
+      store.fails = below(8) === 0;
+      const id = ids[below(ids.length)] ?? "";
+      // Refused where the spec is not so, and by the store: then nothing may have changed either.
+      await steps[below(steps.length)]?.(id).catch(() => {});
+      for (const volume of volumes) {
+        const naive = replicas.all().filter((spec) => spec.owners.volume === volume);
+        const byId = (a: ReplicaSpec, b: ReplicaSpec) => (a.uuid < b.uuid ? -1 : 1);
+        assert.deepEqual(replicas.ownedBy(volume).sort(byId), naive.sort(byId), `step ${step}`);
+        found += naive.length;
+      }
+    }
+    assert.ok(found > 4000, "the volumes had replicas");
+    assert.deepEqual(replicas.ownedBy("nobody"), []);
+  });
+
   test("writes an operation down before and off after it", async () => {
     const { pools, written } = rig();
     await pools.insert(SPEC);

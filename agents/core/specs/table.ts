@@ -9,6 +9,7 @@
  *   an operation off fails, its result is kept in memory as dirty until flush() gets it written.
  * - At most one operation is in flight per spec.
  * - Nothing is written that could not be read back: an unreadable spec would stop the next start.
+ * - The index by owner says what a look at every spec would.
  * - Callers hold the resource's guard around begin .. commit.
  */
 import type { TSchema } from "typebox";
@@ -30,6 +31,8 @@ export type SpecCodec<Spec, Op> = {
   readonly noun: string;
   readonly schema: TSchema;
   readonly idOf: (spec: Spec) => string;
+  /** What it is looked up by besides its id; null: by nothing. */
+  readonly ownerOf: (spec: Spec) => string | null;
   readonly phaseOf: (spec: Spec) => SpecPhase;
   readonly withPhase: (spec: Spec, phase: "Creating" | "Deleting") => Spec;
   readonly commit: (spec: Spec, operation: Op) => Spec | null;
@@ -46,6 +49,7 @@ export class SpecTable<Spec extends { operation: OpRecord<Op> | null }, Op> {
   readonly #codec: SpecCodec<Spec, Op>;
   readonly #writer: SpecWriter;
   readonly #specs = new Map<string, Spec>();
+  readonly #byOwner = new Map<string, Set<string>>();
 
   constructor(codec: SpecCodec<Spec, Op>, writer: SpecWriter) {
     this.#codec = codec;
@@ -71,6 +75,11 @@ export class SpecTable<Spec extends { operation: OpRecord<Op> | null }, Op> {
     return [...this.#specs.values()];
   }
 
+  /** Those of one owner, without a look at all the others. */
+  ownedBy(owner: string): Spec[] {
+    return [...(this.#byOwner.get(owner) ?? [])].map((id) => this.get(id));
+  }
+
   phase(spec: Spec): SpecPhase {
     return this.#codec.phaseOf(spec);
   }
@@ -79,7 +88,7 @@ export class SpecTable<Spec extends { operation: OpRecord<Op> | null }, Op> {
   load(entries: readonly { readonly key: string; readonly value: string }[]): void {
     for (const { key, value } of entries) {
       const spec = decodeStored(this.#codec.schema, value, key) as Spec; // the codec's own schema
-      this.#specs.set(this.#codec.idOf(spec), spec);
+      this.#keep(spec);
     }
   }
 
@@ -187,7 +196,7 @@ export class SpecTable<Spec extends { operation: OpRecord<Op> | null }, Op> {
   async remove(id: string): Promise<void> {
     if (!this.#specs.has(id)) return;
     await this.#write(id, [{ op: "delete", key: this.#key(id) }]);
-    this.#specs.delete(id);
+    this.#drop(id);
     this.#writer.onChange(this.#codec.kind, id);
   }
 
@@ -219,7 +228,7 @@ export class SpecTable<Spec extends { operation: OpRecord<Op> | null }, Op> {
       await this.remove(id);
       return null;
     } catch (error) {
-      this.#specs.set(id, { ...spec, operation: record });
+      this.#keep({ ...spec, operation: record });
       throw error;
     }
   }
@@ -229,9 +238,35 @@ export class SpecTable<Spec extends { operation: OpRecord<Op> | null }, Op> {
     const value = encodeJson(spec);
     checkStorable(this.#codec.schema, value, `${this.#codec.noun} ${id}`);
     await this.#write(id, [{ op: "put", key: this.#key(id), value }]);
-    this.#specs.set(id, spec);
+    this.#keep(spec);
     this.#writer.onChange(this.#codec.kind, id);
     return spec;
+  }
+
+  /** Into memory; with #drop() the only one that changes it. */
+  #keep(spec: Spec): void {
+    const id = this.#codec.idOf(spec);
+    const owner = this.#codec.ownerOf(spec);
+    const old = this.#specs.get(id);
+    if (old && this.#codec.ownerOf(old) !== owner) this.#disown(id); // else it keeps its place
+    this.#specs.set(id, spec);
+    if (owner === null) return;
+    const owned = this.#byOwner.get(owner) ?? new Set();
+    this.#byOwner.set(owner, owned.add(id));
+  }
+
+  #drop(id: string): void {
+    this.#disown(id);
+    this.#specs.delete(id);
+  }
+
+  #disown(id: string): void {
+    const spec = this.#specs.get(id);
+    const owner = spec && this.#codec.ownerOf(spec);
+    if (owner === undefined || owner === null) return;
+    const owned = this.#byOwner.get(owner);
+    owned?.delete(id);
+    if (owned?.size === 0) this.#byOwner.delete(owner);
   }
 
   #key(id: string): string {
