@@ -260,6 +260,15 @@ test("ControllerUnpublishVolume without a node takes it from all; what is not th
   assert.equal(rest.volumes.get(A)?.spec.target, undefined);
 });
 
+test("a node that has got another host NQN since still has its volumes, and gives them back", async (t) => {
+  const { rest, ok } = await withVolume(t);
+  const first = await ok("ControllerPublishVolume", publishOf());
+  rest.hostNqns.set("node-1", "nqn.2014-08.org.nvmexpress:uuid:another");
+  assert.deepEqual(await ok("ControllerPublishVolume", publishOf()), first);
+  await ok("ControllerUnpublishVolume", unpublishOf());
+  assert.equal(rest.volumes.get(A)?.spec.target, undefined);
+});
+
 test("ControllerUnpublishVolume still knows the node where REST does not tell it", async (t) => {
   const { rest, ok } = await withVolume(t);
   rest.old = true;

@@ -153,6 +153,17 @@ async function hostNqnOf(rest: RestApi, nodeId: string): Promise<string> {
 }
 
 /**
+ * The volume is published to other nodes than this one. What is wanted says so also while the target's engine is away;
+ * a control plane that does not tell it still shows whom a target that can be seen lets in.
+ */
+async function isElsewhere(rest: RestApi, volume: Volume, nodeId: string): Promise<boolean> {
+  const nodes = volume.spec.target?.frontend_nodes ?? [];
+  if (nodes.length > 0) return nodes.every(({ name }) => name !== nodeId);
+  const hosts = allowedHosts(deviceUri(volume) ?? "");
+  return hosts.length > 0 && !hosts.includes(await hostNqnOf(rest, nodeId));
+}
+
+/**
  * A volume that has a target already: for this node all is well, for another one it is not.
  * Without access list the control plane itself is asked whose it is, which also revives a lost target.
  */
@@ -174,13 +185,9 @@ async function publishedBefore(
       `Cannot publish volume ${uuid}: it is published over ${protocol}`,
     );
   }
-  const uri = deviceUri(volume);
-  if (uri !== null) {
-    const hosts = allowedHosts(uri);
-    if (hosts.length > 0) {
-      if (hosts.includes(await hostNqnOf(rest, nodeId))) return volume;
-      throw elsewhere();
-    }
+  if (allowedHosts(deviceUri(volume) ?? "").length > 0) {
+    if (await isElsewhere(rest, volume, nodeId)) throw elsewhere();
+    return volume;
   }
   try {
     return await rest.publishVolume(uuid, {
@@ -226,17 +233,6 @@ export async function publishVolume(
     throw new SvcError("unavailable", `Cannot publish volume ${uuid}: its target is not online`);
   }
   return { ...context, [URI_KEY]: uri };
-}
-
-/**
- * The volume is published to other nodes than this one. What is wanted says so also while the target's engine is away;
- * a control plane that does not tell it still shows whom a target that can be seen lets in.
- */
-async function isElsewhere(rest: RestApi, volume: Volume, nodeId: string): Promise<boolean> {
-  const nodes = volume.spec.target?.frontend_nodes ?? [];
-  if (nodes.length > 0) return nodes.every(({ name }) => name !== nodeId);
-  const hosts = allowedHosts(deviceUri(volume) ?? "");
-  return hosts.length > 0 && !hosts.includes(await hostNqnOf(rest, nodeId));
 }
 
 /** Not there, or not published, counts as unpublished. */

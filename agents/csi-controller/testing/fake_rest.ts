@@ -42,6 +42,8 @@ export class FakeRest {
   onCall: (call: string) => Promise<void> = async () => {};
   /** Nodes whose engine is away: the state of a target there cannot be seen. */
   readonly away = new Set<string>();
+  /** Of nodes whose engine has registered with a host NQN of its own. */
+  readonly hostNqns = new Map<string, string>();
   /** The target lets everyone in, as without access lists. */
   open = false;
   /** As an api-rest of 2.2, which does not say to whom a volume is published. */
@@ -98,7 +100,9 @@ export class FakeRest {
       if (!NODES.includes(id)) return failure("NotFound", `no node ${id}`);
       const status = this.away.has(id) ? "Offline" : "Online";
       const [grpcEndpoint, spec] = ["10.0.0.1:10124", { id, grpcEndpoint: "10.0.0.1:10124" }];
-      return [200, { id, spec, state: { id, grpcEndpoint, status } }];
+      const state = { id, grpcEndpoint, status };
+      const nqn = this.hostNqns.get(id);
+      return [200, { id, spec, state: nqn === undefined ? state : { ...state, node_nqn: nqn } }];
     }
     if (kind === "pools") return [200, NODES.map(pool)];
     if (id === "") return this.#list(url.searchParams);
