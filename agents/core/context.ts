@@ -74,19 +74,27 @@ export async function deleteNexusInfo(
   await core.write(keys.map((key) => ({ op: "delete", key })));
 }
 
+/** Those whose start is still under way count too: two at a time must not both take the last place. */
+function rebuildsOf({ registry, rebuildsStarting }: Core): number {
+  return registry.nexuses().reduce((sum, nexus) => sum + nexus.rebuilds, rebuildsStarting);
+}
+
+/** A further rebuild may start now. */
+export function hasRebuildSlot(core: Core): boolean {
+  const { maxRebuilds } = core.config;
+  return maxRebuilds === null || rebuildsOf(core) < maxRebuilds;
+}
+
 /**
  * Runs a call that starts a rebuild.
  * @throws {SvcError} `resource-exhausted` when no further rebuild may start now
  */
 export async function withRebuildSlot<T>(core: Core, start: () => Promise<T>): Promise<T> {
-  const limit = core.config.maxRebuilds;
-  // Those whose start is still under way count too: two at a time must not both take the last place.
-  const running = core.registry.nexuses().reduce((sum, nexus) => sum + nexus.rebuilds, 0);
-  const taken = running + core.rebuildsStarting;
-  if (limit !== null && taken >= limit) {
+  if (!hasRebuildSlot(core)) {
+    const { maxRebuilds } = core.config;
     throw new SvcError(
       "resource-exhausted",
-      `Cannot start a rebuild: ${taken} run already and ${limit} is the most allowed`,
+      `Cannot start a rebuild: ${rebuildsOf(core)} run already and ${maxRebuilds} is the most allowed`,
     );
   }
   core.rebuildsStarting += 1;

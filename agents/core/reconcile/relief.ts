@@ -10,7 +10,7 @@
 import type { NexusSpec } from "#common/types/nexus.ts";
 import { poolOf } from "#common/types/replica.ts";
 import type { VolumeSpec } from "#common/types/volume.ts";
-import type { Core } from "../context.ts";
+import { type Core, hasRebuildSlot } from "../context.ts";
 import type { NexusState } from "../engine/client.ts";
 import { type PoolItem, selectPools } from "../scheduling/pool.ts";
 import {
@@ -135,6 +135,8 @@ export function relievePools(core: Core, signal: AbortSignal): Promise<Outcome> 
     step: async ({ replica }) => {
       const due = reliefOf(fullChildren(core)).find((child) => child.replica === replica);
       if (!due) return "idle"; // no more, now that we hold the guard
+      // A replica that may not be rebuilt yet would be one too many, and taken away again.
+      if (!hasRebuildSlot(core)) return "idle";
       await move(core, due);
       return "busy";
     },

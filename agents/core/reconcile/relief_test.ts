@@ -37,8 +37,8 @@ describe("reliefOf()", () => {
 });
 
 /** Two thin volumes that share the pool of `node`, where both stop for want of space; V2 has more there. */
-async function fullPool(nodes = 4) {
-  const rig = await Rig.start({ nodes });
+async function fullPool(nodes = 4, args: readonly string[] = []) {
+  const rig = await Rig.start({ nodes, args });
   await rig.createPools();
   for (const volume of [V1, V2]) {
     await rig.createVolume(volume, { replicas: 3, size: 512 * MIB, thin: true });
@@ -122,6 +122,16 @@ describe("a pool without space", () => {
     assert.deepEqual([await statusOf(rig, V1), await statusOf(rig, V2)], ["Online", "Online"]);
     assert.deepEqual([at(V1), at(V2)], before);
     assert.ok(!rig.cluster.calls.some((call) => call.endsWith("addChild")), "no full rebuild");
+    await rig.close();
+  });
+
+  test("makes no replica that may not be rebuilt yet", async () => {
+    const { rig } = await fullPool(4, ["--max-rebuilds=0"]);
+    await rig.settle();
+    assert.deepEqual(
+      rig.cluster.calls.filter((call) => /Replica|Child/.test(call)),
+      [],
+    );
     await rig.close();
   });
 
