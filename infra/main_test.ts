@@ -63,6 +63,32 @@ test("synth.ts, which cdk8s.yaml names, does what main.ts does", async (t) => {
   assert.match(failed.stderr, /^Cannot use --profile: .*\n$/);
 });
 
+/** Runs a program in a Node that says something of itself at its end. */
+function atExit(expression: string, program: readonly string[], env: NodeJS.ProcessEnv) {
+  const hook = `import module from "node:module"; process.on("exit", () => process.stdout.write(\`\\n\${${expression}}\`));`;
+  const args = [`--import=data:text/javascript,${encodeURIComponent(hook)}`, ...program];
+  return new Promise<string>((resolve, reject) => {
+    execFile(process.execPath, args, { cwd: ROOT, env }, (error, stdout) =>
+      error ? reject(error) : resolve(stdout.slice(stdout.lastIndexOf("\n") + 1)),
+    );
+  });
+}
+
+test("synth.ts keeps what Node compiled, so that the next run need not", async (t) => {
+  const { NODE_COMPILE_CACHE: _ours, NODE_DISABLE_COMPILE_CACHE: _off, ...env } = process.env;
+  const program = ["infra/synth.ts", `--outdir=${folder(t)}`];
+  const kept = await atExit("module.getCompileCacheDir()", program, env);
+  assert.ok(kept.startsWith(path.join(ROOT, "node_modules/.cache/synth/")), kept);
+  assert.ok(readdirSync(kept).length > 0);
+});
+
+test("cdk8s's own program starts without a TypeScript compiler", async () => {
+  const loaded =
+    "Object.keys(module._cache).filter((name) => name.endsWith('/typescript.js')).length";
+  const program = ["node_modules/cdk8s-cli/bin/cdk8s", "--version", "--no-check-upgrade"];
+  assert.equal(await atExit(loaded, program, process.env), "0");
+});
+
 test("main.ts takes a profile, values files and single values, and removes what is not wanted any more", async (t) => {
   const outdir = folder(t);
   const values = path.join(outdir, "mine.yaml");
