@@ -21,8 +21,21 @@ import type { Wanted } from "./options.ts";
 export const GRUB_FILE = "/etc/default/grub.d/90-mayastor.cfg";
 const MULTIPATH = "nvme_core.multipath";
 const GRUB_STEP = "32-boot-arguments";
+const UPDATE_GRUB = "update-grub";
 
 export function planBoot(facts: Facts, wanted: Wanted): Plan {
+  const plan = planArguments(facts, wanted);
+  const { grubTorn: torn } = facts;
+  if (torn === undefined || plan.actions.some(makesConfig)) return plan;
+  const command = torn.startsWith("/boot/grub2/") ? `grub2-mkconfig -o ${torn}` : UPDATE_GRUB;
+  const text = `${torn} is half written, and the node may not boot with it: run ${command}`;
+  return { ...plan, checks: [...plan.checks, { name: "boot menu", status: "manual", text }] };
+}
+
+const makesConfig = (action: Action): boolean =>
+  action.kind === "run" && action.command === UPDATE_GRUB;
+
+function planArguments(facts: Facts, wanted: Wanted): Plan {
   const problem = conflictOf(facts, wanted);
   if (problem) return { checks: [problem], actions: [] };
   const cpus = wanted.isolateCpus ?? keptCpus(facts);
@@ -116,11 +129,12 @@ function actionsFor(facts: Facts, args: readonly string[]): Action[] | undefined
   const atBoot =
     facts.bootArgs.length > 0 &&
     facts.bootArgs.every((line) => args.every((arg) => line.split(/\s+/).includes(arg)));
-  const settled = atBoot && !isPending(facts, GRUB_STEP);
-  if (usesGrubby(facts)) return settled ? [] : [grubby(facts, args)];
+  const applied = atBoot && !isPending(facts, GRUB_STEP);
+  if (usesGrubby(facts)) return applied ? [] : [grubby(facts, args)];
   if (!facts.tools.has("update-grub") || facts.grubConfig === undefined) {
     return atBoot ? [] : undefined;
   }
+  const settled = applied && facts.grubTorn === undefined;
   // Set elsewhere already, and the same: nothing of ours is needed.
   if (settled && !facts.files.get(GRUB_FILE) && !facts.journal.has("30-grub-defaults")) return [];
   const dropIn = fileAction(facts, {
@@ -133,10 +147,11 @@ function actionsFor(facts: Facts, args: readonly string[]): Action[] | undefined
     kind: "run",
     name: GRUB_STEP,
     what: `update-grub with ${args.join(" ")}`,
-    command: "update-grub",
-    revert: "update-grub",
+    command: UPDATE_GRUB,
+    revert: UPDATE_GRUB,
     refresh: "",
-    touches: [facts.grubConfig],
+    // It writes the second beside the first, and leaves it there when it is cut off.
+    touches: [facts.grubConfig, `${facts.grubConfig}.new`],
   };
   return [...dropIn, update];
 }

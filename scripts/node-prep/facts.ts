@@ -51,6 +51,8 @@ export interface Facts {
   readonly files: ReadonlyMap<string, Buffer | undefined>;
   readonly dirs: ReadonlySet<string>;
   readonly grubConfig: string | undefined;
+  /** A configuration of GRUB that was cut off while it was written. */
+  readonly grubTorn: string | undefined;
   readonly tools: ReadonlySet<string>;
   /** The command lines of the next boot's kernels. */
   readonly bootArgs: readonly string[];
@@ -125,6 +127,7 @@ export function parseFacts(lines: readonly string[]): Facts {
     ),
     dirs: new Set(under("dir.").map(([path]) => path)),
     grubConfig: values.get("grub.cfg"),
+    grubTorn: values.get("grub.torn"),
     tools: new Set(under("tool.").map(([tool]) => tool)),
     bootArgs: under("boot.args.").map(([, args]) => args),
     bootArgsInGrubenv: text("boot.grubenv") === "yes",

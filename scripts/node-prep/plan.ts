@@ -142,7 +142,7 @@ function planResources({ cpusPossible, memoryKib, fileSystems }: Facts): Check[]
 
 function planModules(facts: Facts): Plan {
   if (facts.nvmeTcp === "missing") {
-    const text = `no nvme-tcp module for kernel ${facts.kernel}: install the distribution's extra kernel modules (linux-modules-extra, kernel-modules-extra)`;
+    const text = `no nvme-tcp module for kernel ${facts.kernel}: ${modulesFrom(facts)}`;
     return { checks: [{ name: "nvme-tcp", status: "fail", text }], actions: [] };
   }
   const persist = fileAction(facts, {
@@ -183,6 +183,22 @@ function planModules(facts: Facts): Plan {
     ],
     actions,
   };
+}
+
+/** Where the distribution keeps the modules that its kernel's own package leaves out. */
+function modulesFrom(facts: Facts): string {
+  const { os, kernel } = facts;
+  if ([os.id, ...os.like].includes("ubuntu")) {
+    return `apt-get install linux-modules-extra-${kernel}`;
+  }
+  switch (familyOf(facts)) {
+    case "debian":
+      return "kernels for clouds are built without it: install linux-image-amd64 (or -arm64) and boot that one";
+    case "rhel":
+      return `dnf install kernel-modules-extra-${kernel}`;
+    case "other":
+      return "install the package of this kernel's further modules";
+  }
 }
 
 function planHugepages(facts: Facts, { hugepages: pages }: Wanted): Plan {

@@ -47,6 +47,43 @@ test("parseFacts() refuses a probe that was cut off", () => {
   assert.throws(() => parseFacts(["kernel=6.1"]), /stopped early/);
 });
 
+test("planNode() names the package that a missing nvme-tcp is in", () => {
+  const text = (id: string, like: string, kernel: string) =>
+    plan({ "os.id": id, "os.like": like, kernel, nvme_tcp: "missing" }).text("nvme-tcp");
+  assert.match(
+    text("ubuntu", "debian", "6.8.0-1008-aws"),
+    /: apt-get install linux-modules-extra-6\.8\.0-1008-aws$/,
+  );
+  assert.match(
+    text("pop", "ubuntu debian", "6.9.3-generic"),
+    / linux-modules-extra-6\.9\.3-generic$/,
+  );
+  assert.match(text("debian", "", "6.1.0-18-cloud-amd64"), /install linux-image-amd64 .* and boot/);
+  assert.match(
+    text("rocky", "rhel fedora", "5.14.0-362.el9.x86_64"),
+    /: dnf install kernel-modules-extra-5\.14\.0-362\.el9\.x86_64$/,
+  );
+});
+
+test("planNode() says which command makes a half-written boot menu again, or runs it", () => {
+  const debian = { "grub.torn": "/boot/grub/grub.cfg" };
+  const text = plan(debian).text("boot menu");
+  assert.match(text, /^\/boot\/grub\/grub\.cfg is half written, .*: run update-grub$/);
+  assert.equal(plan(debian).status("boot menu"), "manual");
+  const isolated = plan(debian, { isolateCpus: [2] });
+  assert.equal(isolated.status("boot menu"), undefined);
+  assert.ok(isolated.names.includes("32-boot-arguments"));
+  const rocky = {
+    "os.id": "rocky",
+    "os.like": "rhel",
+    "tool.update-grub": "",
+    "tool.grubby": "yes",
+  };
+  const config = "/boot/grub2/grub.cfg";
+  const torn = plan({ ...rocky, "grub.cfg": config, "grub.torn": config }, { isolateCpus: [2] });
+  assert.match(torn.text("boot menu"), /: run grub2-mkconfig -o \/boot\/grub2\/grub\.cfg$/);
+});
+
 test("planNode() never shrinks hugepages that others reserved", () => {
   const { actions } = plan({ "hugepages.total": "2048" }, { hugepages: 1024 });
   const file = actions.find(({ name }) => name === "20-hugepages-boot");

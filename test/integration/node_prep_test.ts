@@ -20,6 +20,7 @@ import {
 } from "../../scripts/node-prep/host.ts";
 import type { Wanted } from "../../scripts/node-prep/options.ts";
 import { mergeSshConfigs, missing, type SshNode, startSshNode } from "../support/ssh_node.ts";
+import { UBUNTU_KERNEL } from "../support/ssh_node_tree.ts";
 
 const skip = missing() ?? false;
 const root = path.resolve(import.meta.dirname, "../..");
@@ -164,6 +165,50 @@ test("after the reboot the node is ready, and undo leaves what others changed", 
   assert.match(String(result.error), /mayastor\.conf was changed since/);
   assert.match(node.read("etc/modprobe.d/mayastor.conf"), /io_timeout=60/);
   assert.ok(!fs.existsSync(path.join(node.root, "etc/default/grub.d")), "the rest is undone");
+});
+
+test("an Ubuntu cloud image: nvme-tcp is a package of its own, and its drop-in's arguments stay", {
+  skip,
+}, async (t) => {
+  const node = await startSshNode(t, "ubuntu");
+  const before = node.tree();
+  const { checks } = await ends("failed", node, "apply");
+  assert.equal(
+    checks.find(({ name }) => name === "nvme-tcp")?.text,
+    "no nvme-tcp module for kernel 6.8.0-31-generic: apt-get install linux-modules-extra-6.8.0-31-generic",
+  );
+  assertSameTree(node, before, "after a failed check");
+
+  // What that package brings.
+  node.write(
+    `lib/modules/${UBUNTU_KERNEL}/modules.dep`,
+    "kernel/drivers/nvme/host/nvme-tcp.ko.zst: kernel/drivers/nvme/host/nvme-fabrics.ko.zst\n",
+  );
+  await ends("reboot", node, "apply");
+  assert.match(
+    node.read("boot/grub/grub.cfg"),
+    / ro console=tty1 console=ttyS0 isolcpus=2,3 nvme_core\.multipath=Y\n/,
+  );
+  assert.match(node.read("etc/ufw/user.rules"), /allow 10124,8420,4421 10\.0\.0\.0\/24/);
+  assert.deepEqual((await ends("reboot", node, "apply")).changes, []);
+  await ends("undone", node, "undo");
+  assertSameTree(node, before, "after undo");
+});
+
+test("a grub.cfg that anybody's update-grub left half written is made again", {
+  skip,
+}, async (t) => {
+  const node = await startSshNode(t, "debian");
+  const before = node.tree();
+  await ends("reboot", node, "apply");
+  const whole = node.read("boot/grub/grub.cfg");
+  // The kernels' lines are all there; sections behind them are not.
+  node.write("boot/grub/grub.cfg", whole.slice(0, whole.indexOf("### END /etc/grub.d/30")));
+  const { changes } = await ends("reboot", node, "apply");
+  assert.deepEqual(changes, ["update-grub with isolcpus=2,3 nvme_core.multipath=Y"]);
+  assert.equal(node.read("boot/grub/grub.cfg"), whole);
+  await ends("undone", node, "undo");
+  assertSameTree(node, before, "after undo");
 });
 
 test("a node whose check fails isn't changed", { skip }, async (t) => {
@@ -522,7 +567,7 @@ const everyKind: readonly Action[] = [
     command: "update-grub",
     revert: "update-grub",
     refresh: "",
-    touches: ["/boot/grub/grub.cfg", "/boot/loader/entries/*.conf"],
+    touches: ["/boot/grub/grub.cfg", "/boot/grub/grub.cfg.new", "/boot/loader/entries/*.conf"],
   },
   {
     kind: "line",
@@ -553,12 +598,13 @@ async function crashEverywhere(
   node: SshNode,
   script: string,
   afterCrash: (count: number) => Promise<void>,
+  how: "crashAt" | "tearAt" = "crashAt",
 ): Promise<number> {
   const { signal } = new AbortController();
   for (let count = 1; count <= CRASHES_MAX; count++) {
-    node.crashAt(count);
+    node[how](count);
     const { exitCode } = await node.direct(script, { signal });
-    node.crashAt(undefined);
+    node[how](undefined);
     if (exitCode === 0) return count - 1;
     await afterCrash(count);
   }
@@ -589,6 +635,72 @@ test("interrupted at every command of apply: the next apply repairs, undo restor
   });
   assert.ok(crashes > 60, `only ${crashes} commands were interrupted`);
 });
+
+/** Debian's or Rocky's boot files, which a command of the system writes in place; and a file that we replace. */
+const written: Readonly<Record<"debian" | "rocky", readonly Action[]>> = {
+  debian: everyKind.filter(({ name }) =>
+    ["10-edit", "30-grub-defaults", "32-boot-arguments", "38-nftables-boot"].includes(name),
+  ),
+  rocky: [
+    {
+      kind: "run",
+      name: "32-boot-arguments",
+      what: "run",
+      command: "grubby --update-kernel=ALL --args=isolcpus=2",
+      revert: "grubby --update-kernel=ALL --remove-args=isolcpus",
+      refresh: "",
+      touches: ["/boot/loader/entries/*.conf"],
+    },
+  ],
+};
+const BOOTS = {
+  debian: {
+    file: "boot/grub/grub.cfg",
+    complete: /ro quiet isolcpus=2\n[\s\S]*\n### END [\s\S]*\n### END .*\n$/,
+    tearsMin: 12,
+  },
+  rocky: {
+    file: "boot/loader/entries/1-5.14.conf",
+    complete: /^title .*\nlinux .*\noptions .* isolcpus=2\n$/,
+    tearsMin: 4,
+  },
+} as const;
+
+for (const kind of ["debian", "rocky"] as const) {
+  test(`cut off inside every write (${kind}): the next apply repairs, undo restores`, {
+    skip,
+  }, async (t) => {
+    const node = await startSshNode(t, kind);
+    node.write("etc/nftables.conf", NFTABLES);
+    const { signal } = new AbortController();
+    const [apply, undo] = [applyScript(written[kind]), undoScript()];
+    const { file, complete, tearsMin } = BOOTS[kind];
+    const before = node.tree();
+    const finish = async (script: string, when: string) => {
+      const { exitCode, lines, errorTail } = await node.direct(script, { signal });
+      assert.equal(exitCode, 0, `${when}: ${[...lines, errorTail].join("\n")}`);
+    };
+    const checkedApply = async (when: string) => {
+      await finish(apply, when);
+      assert.match(node.read(file), complete, when);
+    };
+    const tears = await crashEverywhere(
+      node,
+      apply,
+      async (count) => {
+        if (count % 2 === 1) await checkedApply(`apply after write ${count} was cut off`);
+        await finish(undo, `undo after write ${count} was cut off`);
+        assertSameTree(node, before, `after write ${count} was cut off, and undo`);
+      },
+      "tearAt",
+    );
+    assert.ok(tears >= tearsMin, `only ${tears} writes were cut off`);
+    assert.match(node.read(file), complete);
+    const undone = await crashEverywhere(node, undo, async () => {}, "tearAt");
+    assert.ok(undone > 1, `only ${undone} writes of undo were cut off`);
+    assertSameTree(node, before, "after an undo that was cut off in each write");
+  });
+}
 
 test("interrupted at every command of undo: the next undo finishes it", { skip }, async (t) => {
   const node = await startSshNode(t, "debian");

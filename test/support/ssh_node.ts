@@ -26,6 +26,11 @@ export interface SshNode {
   readonly direct: RunScript;
   /** The next scripts die (kill -9 of the whole session) at the n-th changing command; undefined: never. */
   crashAt(count: number | undefined): void;
+  /**
+   * The next scripts die in the n-th write to a file, with half of it done: the second half of what was to be written is
+   * missing, also where the file was renamed to its place before anybody asked for its bytes to be on disk.
+   */
+  tearAt(count: number | undefined): void;
   read(file: string): string;
   write(file: string, text: string): void;
   /** Path, mode, owner and bytes, or a link's target, of all that a run may change. */
@@ -68,7 +73,7 @@ export async function startSshNode(t: TestContext, kind: Distribution): Promise<
       fs.mkdirSync(path.join(root, "opt/fake/lib"), { recursive: true });
       fs.renameSync(file, path.join(root, "opt/fake/lib", name));
     }
-    fs.writeFileSync(file, crashWrapper(real, real.startsWith("/opt/fake")), { mode: 0o755 });
+    fs.writeFileSync(file, crashWrapper(name, real), { mode: 0o755 });
   }
   for (const dir of ["usr", "tmp", "run/sshd", "run/lock", "root", "var/lib", "dev/disk/by-id"]) {
     fs.mkdirSync(path.join(root, dir), { recursive: true });
@@ -84,7 +89,11 @@ export async function startSshNode(t: TestContext, kind: Distribution): Promise<
   fs.truncateSync(path.join(root, "dev/sdb"), 64 << 20);
   fs.truncateSync(path.join(root, "dev/sdc"), 64 << 20);
 
-  const sshConfig = writeSshFiles(base, root, port);
+  const folder = path.join(root, "etc/ssh");
+  const sshConfig = writeSshFiles({
+    ...{ base, folder, seenAs: "/etc/ssh", port },
+    more: ["PermitRootLogin prohibit-password", `SetEnv PATH=${PATH}`],
+  });
   await startSshd(t, root, port);
   return {
     root,
@@ -92,11 +101,13 @@ export async function startSshNode(t: TestContext, kind: Distribution): Promise<
     port,
     sshConfig,
     direct: directRunner(root),
-    crashAt(count) {
-      fs.rmSync(path.join(root, "opt/fake/count"), { force: true });
-      const limit = path.join(root, "opt/fake/limit");
-      if (count === undefined) fs.rmSync(limit, { force: true });
-      else fs.writeFileSync(limit, `${count}\n`);
+    crashAt: (count) => setLimit(root, "limit", count),
+    tearAt(count) {
+      setLimit(root, "tear", count);
+      // Only now: it is run too often to be slowed down.
+      const cat = path.join(root, "opt/fake/bin/cat");
+      if (count === undefined) fs.rmSync(cat, { force: true });
+      else fs.writeFileSync(cat, crashWrapper("cat", "/usr/bin/cat"), { mode: 0o755 });
     },
     read: (file) => fs.readFileSync(path.join(root, file), "utf8"),
     write: (file, text) => fs.writeFileSync(path.join(root, file), text),
@@ -104,44 +115,103 @@ export async function startSshNode(t: TestContext, kind: Distribution): Promise<
   };
 }
 
+function setLimit(root: string, name: "limit" | "tear", count: number | undefined): void {
+  fs.rmSync(path.join(root, "opt/fake/count"), { force: true });
+  const limit = path.join(root, "opt/fake", name);
+  if (count === undefined) fs.rmSync(limit, { force: true });
+  else fs.writeFileSync(limit, `${count}\n`);
+}
+
 /** Counts, and at the limit ends the script, its children and itself, as a power cut would. */
-const crashWrapper = (real: string, after: boolean): string => `#!/bin/sh
-step() {
-  [ -f /opt/fake/limit ] || return 0
+function crashWrapper(name: string, real: string): string {
+  const step = crashable.includes(name) ? "step" : ":";
+  const after = real.startsWith("/opt/fake");
+  return `#!/bin/sh
+reached() {
+  [ -f /opt/fake/$1 ] || return 1
   count=0
   if [ -f /opt/fake/count ]; then read -r count </opt/fake/count; fi
   count=$((count + 1))
   echo $count >/opt/fake/count
-  read -r limit </opt/fake/limit
-  if [ $count -ge $limit ]; then kill -9 0; fi
+  read -r limit </opt/fake/$1
+  [ $count -ge $limit ]
 }
-step
-${after ? `${real} "$@"\ncode=$?\nstep\nexit $code` : `exec ${real} "$@"`}
+step() { if reached limit; then kill -9 0; fi; }
+half() { echo $(($(/usr/bin/stat -c %s "$1") / 2)); }
+${TEAR[name] ?? ""}
+${step}
+${after ? `${real} "$@"\ncode=$?\n${step}\nexit $code` : `exec ${real} "$@"`}
 `;
+}
+
+/** Standard output is a file. */
+const WRITES = `{ [ -f /opt/fake/tear ] && case $(/usr/bin/stat -c %F - <&5) in "regular "*) true ;; *) false ;; esac; } 5>&1`;
+const tearOutput = (real: string): string => `if ${WRITES} && reached tear; then
+  ${real} "$@" >/tmp/torn
+  /usr/bin/head -c "$(half /tmp/torn)" /tmp/torn
+  kill -9 0
+fi`;
+const LAST = 'for last in "$@"; do :; done';
+
+/** How each command that writes files is cut off in its write. */
+const TEAR: Readonly<Record<string, string>> = {
+  cat: tearOutput("/usr/bin/cat"),
+  base64: tearOutput("/usr/bin/base64"),
+  cp: `if reached tear; then
+  ${LAST}
+  /usr/bin/cp "$@"
+  /usr/bin/truncate -s "$(half "$last")" "$last"
+  kill -9 0
+fi`,
+  // Its bytes are on disk only if a sync came after they were written.
+  mv: `if [ -f /opt/fake/tear ]; then
+  ${LAST}
+  for file in "$@"; do
+    case $file in -*) continue ;; esac
+    if [ "$file" != "$last" ] && [ -f "$file" ] && [ -s "$file" ] &&
+      { [ ! -e /opt/fake/synced ] || [ -n "$(/usr/bin/find "$file" -cnewer /opt/fake/synced)" ]; } && reached tear; then
+      /usr/bin/mv "$@"
+      /usr/bin/truncate -s "$(half "$last")" "$last"
+      kill -9 0
+    fi
+  done
+fi`,
+};
 
 const PATH = "/opt/fake/bin:/usr/local/bin:/usr/bin:/bin";
 
-function writeSshFiles(base: string, root: string, port: number): string {
+interface SshFiles {
+  /** The client's files. */
+  readonly base: string;
+  /** The server's: sshd_config and what it names, and its path as the server sees it. */
+  readonly folder: string;
+  readonly seenAs: string;
+  readonly port: number;
+  /** Further lines of sshd_config. */
+  readonly more: readonly string[];
+}
+
+/** Keys and configuration of an sshd on loopback and of its only client. @returns the client's configuration */
+export function writeSshFiles({ base, folder, seenAs, port, more }: SshFiles): string {
   const key = path.join(base, "key");
-  const hostKey = path.join(root, "etc/ssh/host_key");
-  fs.mkdirSync(path.join(root, "etc/ssh"), { recursive: true });
+  const hostKey = path.join(folder, "host_key");
+  fs.mkdirSync(folder, { recursive: true });
   for (const file of [key, hostKey]) {
     execFileSync("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", file]);
   }
-  fs.copyFileSync(`${key}.pub`, path.join(root, "etc/ssh/authorized_keys"));
+  fs.copyFileSync(`${key}.pub`, path.join(folder, "authorized_keys"));
   fs.writeFileSync(
-    path.join(root, "etc/ssh/sshd_config"),
+    path.join(folder, "sshd_config"),
     [
       `Port ${port}`,
       "ListenAddress 127.0.0.1",
-      "HostKey /etc/ssh/host_key",
-      "AuthorizedKeysFile /etc/ssh/authorized_keys",
-      "PermitRootLogin prohibit-password",
+      `HostKey ${seenAs}/host_key`,
+      `AuthorizedKeysFile ${seenAs}/authorized_keys`,
       "PasswordAuthentication no",
       "StrictModes no",
       "UsePAM no",
       "PidFile none",
-      `SetEnv PATH=${PATH}`,
+      ...more,
       "",
     ].join("\n"),
   );
@@ -204,7 +274,7 @@ async function stop(child: ChildProcess): Promise<void> {
   await gone;
 }
 
-const connects = (port: number) =>
+export const connects = (port: number) =>
   new Promise<boolean>((resolve) => {
     const socket = net.connect({ host: "127.0.0.1", port });
     socket.once("connect", () => {
@@ -214,7 +284,7 @@ const connects = (port: number) =>
     socket.once("error", () => resolve(false));
   });
 
-const freePort = () =>
+export const freePort = () =>
   new Promise<number>((resolve, reject) => {
     const server = net.createServer().once("error", reject);
     server.listen(0, "127.0.0.1", () => {

@@ -2,11 +2,11 @@
  * What is on the nodes of ssh_node.ts: the files that Debian and Rocky Linux nodes show to node-prep, and
  * stand-ins for the tools that would change a real boot loader, kernel or firewall.
  *
- * Invariant: the stand-ins change files the way the real tools do (grub.cfg rewritten by rename, boot
- * entries edited in place), since those bytes are what undo must restore.
+ * Invariant: the stand-ins change files the way the real tools do (grub.cfg and boot entries written in place),
+ * since those bytes are what undo must restore.
  */
 /** rocky8: the kernels' arguments are in GRUB's environment block, which is a link to the EFI partition. */
-export type Distribution = "debian" | "rocky" | "rocky8";
+export type Distribution = "debian" | "ubuntu" | "rocky" | "rocky8";
 
 /**
  * Commands of the node scripts where a crash can be placed: before each, and for stand-ins after it too, with
@@ -18,16 +18,18 @@ export const crashable = [
 ];
 
 const KERNEL = "6.1.0-18-amd64";
+export const UBUNTU_KERNEL = "6.8.0-31-generic";
 
 /** Files by path below the root. */
 export function baseTree(kind: Distribution): Record<string, string> {
+  const kernel = kind === "ubuntu" ? UBUNTU_KERNEL : KERNEL;
   return {
     "etc/passwd":
       "root:x:0:0:root:/root:/bin/sh\nsshd:x:104:65534::/run/sshd:/usr/sbin/nologin\nnobody:x:65534:65534::/:/usr/sbin/nologin\n",
     "etc/group": "root:x:0:\nnogroup:x:65534:\n",
-    "proc/sys/kernel/osrelease": `${KERNEL}\n`,
+    "proc/sys/kernel/osrelease": `${kernel}\n`,
     "proc/sys/kernel/hostname": `${kind}-1\n`,
-    "proc/cmdline": `BOOT_IMAGE=/boot/vmlinuz-${KERNEL} root=/dev/sda1 ro quiet\n`,
+    "proc/cmdline": `BOOT_IMAGE=/boot/vmlinuz-${kernel} root=/dev/sda1 ro quiet\n`,
     "proc/cpuinfo": "processor\t: 0\nflags\t\t: fpu sse sse2 sse4_1 sse4_2 avx\n",
     "proc/meminfo": "MemTotal:       16384000 kB\n",
     "proc/mounts": "/dev/sda1 / ext4 rw 0 0\n",
@@ -46,13 +48,13 @@ export function baseTree(kind: Distribution): Record<string, string> {
     "dev/sda": "",
     "dev/sdb": "",
     "dev/sdc": "some file system",
-    [`boot/vmlinuz-${KERNEL}`]: "kernel",
-    [`lib/modules/${KERNEL}/modules.dep`]:
+    [`boot/vmlinuz-${kernel}`]: "kernel",
+    [`lib/modules/${kernel}/modules.dep`]:
       "kernel/drivers/nvme/host/nvme-tcp.ko: kernel/drivers/nvme/host/nvme-core.ko\n",
     "etc/sysctl.d/10-other.conf": "kernel.panic = 10\n",
     "etc/modules-load.d/other.conf": "loop\n",
     "etc/modprobe.d/other.conf": "blacklist pcspkr\n",
-    ...(kind === "debian" ? debian : kind === "rocky" ? rocky : rocky8),
+    ...{ debian, ubuntu, rocky, rocky8 }[kind],
   };
 }
 
@@ -62,26 +64,49 @@ export function baseLinks(kind: Distribution): Record<string, string> {
 }
 
 const entryOf = (title: string, line: string) => `menuentry '${title}' {\n\t${line}\n}\n`;
-const system = `/boot/vmlinuz-${KERNEL} root=/dev/sda1 ro`;
 /** As update-grub makes it where memtest86+ is installed and another disk has a Debian of its own. */
-const grubConfig = [
-  "### generated\n",
-  entryOf("Debian", `linux\t${system} quiet`),
-  entryOf("Debian (recovery mode)", `linux\t${system} recovery`),
-  entryOf("Memory test", "linux16\t/boot/memtest86+x64.bin"),
-  "### BEGIN /etc/grub.d/30_os-prober ###\n",
-  entryOf("Debian (on /dev/sdz1)", `linux /boot/vmlinuz-${KERNEL} root=/dev/sdz1 ro splash`),
-  "### END /etc/grub.d/30_os-prober ###\n",
-].join("");
+const grubConfig = (kernel: string, args: string) => {
+  const system = `/boot/vmlinuz-${kernel} root=/dev/sda1 ro`;
+  return [
+    "### generated\n",
+    "### BEGIN /etc/grub.d/10_linux ###\n",
+    entryOf("Linux", `linux\t${system} ${args}`),
+    entryOf("Linux (recovery mode)", `linux\t${system} recovery`),
+    "### END /etc/grub.d/10_linux ###\n",
+    entryOf("Memory test", "linux16\t/boot/memtest86+x64.bin"),
+    "### BEGIN /etc/grub.d/30_os-prober ###\n",
+    entryOf("Debian (on /dev/sdz1)", `linux /boot/vmlinuz-${kernel} root=/dev/sdz1 ro splash`),
+    "### END /etc/grub.d/30_os-prober ###\n",
+  ].join("");
+};
+/** And what stands for the scripts that update-grub runs; @: the arguments. */
+const grubFiles = (kernel: string, args: string) => ({
+  "boot/grub/grub.cfg": grubConfig(kernel, args),
+  "opt/fake/grub.cfg": grubConfig(kernel, "@"),
+});
 
 const debian: Record<string, string> = {
   "etc/os-release": 'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12"\n',
   "etc/default/grub": 'GRUB_DEFAULT=0\nGRUB_CMDLINE_LINUX_DEFAULT="quiet"\n',
-  "boot/grub/grub.cfg": grubConfig,
+  ...grubFiles(KERNEL, "quiet"),
   "boot/memtest86+x64.bin": "memtest",
   "etc/ufw/user.rules": "*filter\n### RULES ###\n### END RULES ###\n",
   "etc/ufw/user6.rules": "*filter\n### RULES ###\n### END RULES ###\n",
   "opt/fake/firewall": "ufw\n",
+};
+
+/**
+ * A cloud image: its drop-in sets the kernel's arguments anew, so only a later one is heard; nvme-tcp comes with
+ * linux-modules-extra, which is not installed.
+ */
+const ubuntu: Record<string, string> = {
+  ...debian,
+  "etc/os-release": 'ID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\n',
+  "etc/default/grub": 'GRUB_DEFAULT=0\nGRUB_CMDLINE_LINUX_DEFAULT="quiet splash"\n',
+  "etc/default/grub.d/50-cloudimg-settings.cfg":
+    'GRUB_TIMEOUT=0\nGRUB_CMDLINE_LINUX_DEFAULT="console=tty1 console=ttyS0"\n',
+  ...grubFiles(UBUNTU_KERNEL, "console=tty1 console=ttyS0"),
+  [`lib/modules/${UBUNTU_KERNEL}/modules.dep`]: "kernel/drivers/nvme/host/nvme-core.ko:\n",
 };
 
 const entry = (version: string) =>
@@ -113,7 +138,7 @@ const rocky8: Record<string, string> = {
 /** Programs for the front of PATH. */
 export function fakeTools(): Record<string, string> {
   const tools: Record<string, string> = {
-    sync: "exit 0\n",
+    sync: "/usr/bin/touch /opt/fake/synced\n",
     modprobe: `case $1 in
   -r) [ ! -d /sys/module/nvme_tcp ] || rmdir /sys/module/nvme_tcp
     # As the kernel does: in use or not, every controller goes with the module.
@@ -126,8 +151,10 @@ esac
 `,
     "update-grub": `. /etc/default/grub
 for file in /etc/default/grub.d/*.cfg; do [ -e "$file" ] && . "$file"; done
-/usr/bin/sed "s|^\\(\\tlinux.* ro \\)quiet.*|\\1$GRUB_CMDLINE_LINUX_DEFAULT|" /boot/grub/grub.cfg >/boot/grub/grub.cfg.new
-/usr/bin/mv /boot/grub/grub.cfg.new /boot/grub/grub.cfg
+# Generated from nothing of its own output: whatever is left of that.
+/usr/bin/sed "s|@|$GRUB_CMDLINE_LINUX_DEFAULT|" /opt/fake/grub.cfg >/boot/grub/grub.cfg.new
+cat /boot/grub/grub.cfg.new >/boot/grub/grub.cfg
+/usr/bin/rm /boot/grub/grub.cfg.new
 `,
     grubby: `add= remove= block=/boot/grub2/grubenv
 grep -qs '^options \\$kernelopts' /boot/loader/entries/*.conf || block=
@@ -141,7 +168,7 @@ for word in "$@"; do
   esac
 done
 # Edited in place: through the link.
-edit() { /usr/bin/sed "$2" "$1" >/tmp/grubby.new && /usr/bin/cat /tmp/grubby.new >"$1"; }
+edit() { /usr/bin/sed "$2" "$1" >/tmp/grubby.new && cat /tmp/grubby.new >"$1"; }
 for file in \${block:-/boot/loader/entries/*.conf}; do
   for key in $remove; do edit "$file" "/^options\\|^kernelopts/s| $key=[^ ]*||"; done
   if [ -n "$add" ]; then edit "$file" "/^options\\|^kernelopts/s|\\$| $add|"; fi

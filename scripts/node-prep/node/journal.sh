@@ -14,7 +14,8 @@
 #   a command or a line changes it once more, and is then never put back as a whole.
 # - `path` is the file itself, also where a link led to it.
 # - `done` marks an entry whose change is complete; one without it is repaired by the next run.
-# - Files change by rename, so a reader and a crash see the earlier or the later bytes, nothing between.
+# - Files change by rename once the new bytes are on disk, so a reader and a crash see the earlier or the later bytes,
+#   nothing between. What a command of the system wrote in place when it was cut off is put back before it runs again.
 # - A file somebody changed after us is left alone, and said so.
 
 say() { printf 'node-prep: %s\n' "$*"; }
@@ -71,7 +72,7 @@ entry_done() { keep "$JOURNAL/$1/done" yes; }
 add_after() {
   if [ -f "$1/after" ] && grep -qxF -e "$2" "$1/after"; then return 0; fi
   { if [ -f "$1/after" ]; then cat "$1/after"; fi; printf '%s\n' "$2"; } >"$1/after.tmp" &&
-    mv -f "$1/after.tmp" "$1/after"
+    flush && mv -f "$1/after.tmp" "$1/after"
 }
 
 ensure_dir() {
@@ -93,13 +94,36 @@ save_file() {
   if [ -e "$2" ]; then cp -p "$2" "$1/before"; else keep "$1/absent" yes; fi
 }
 
+# put_back SAVED PATH: the earlier bytes, mode, owner and date
+put_back() {
+  cp -p "$1/before" "$2.mayastor-new" && flush && mv -f "$2.mayastor-new" "$2"
+}
+
+restore_file() {
+  path=$(resolve "$(cat "$1/path")")
+  rm -f "$path.mayastor-new"
+  if [ -e "$1/absent" ]; then
+    rm -f "$path"
+  elif [ "$(file_is "$1")" != before ]; then
+    put_back "$1" "$path"
+  fi || fail "journal cannot restore $path"
+}
+
+# heal ENTRY: what its command left half written when it was cut off
+heal() {
+  [ ! -e "$JOURNAL/$1/done" ] || return 0
+  for saved in "$JOURNAL/$1"/files/*; do
+    if [ -f "$saved/path" ] && torn "$saved"; then restore_file "$saved"; fi
+  done
+}
+
 # write_next ENTRY PATH MODE: ENTRY/next becomes PATH
 write_next() {
   add_after "$1" "$(digest "$1/next")" || fail "${1##*/} cannot write the journal"
   flush
   # Beside the target, so that the rename is atomic; the ending keeps drop-in readers away from it.
   if [ -e "$2" ]; then cp -p "$2" "$2.mayastor-new"; fi
-  cat "$1/next" >"$2.mayastor-new" && { [ -e "$2" ] || chmod "$3" "$2.mayastor-new"; } &&
+  cat "$1/next" >"$2.mayastor-new" && { [ -e "$2" ] || chmod "$3" "$2.mayastor-new"; } && flush &&
     mv -f "$2.mayastor-new" "$2" || fail "${1##*/} cannot write $2"
   rm -f "$1/next"
   flush
@@ -170,7 +194,8 @@ set_live() {
   elif [ -e "$JOURNAL/$1/done" ] && ! grep -qxF -e "$(cat "$2")" "$JOURNAL/$1/after" "$JOURNAL/$1/before"; then
     # Somebody set it after us: that is what undo has to give back. (A write that was cut off has no record of
     # what the kernel made of it, so only a finished one can tell.)
-    keep "$JOURNAL/$1/before.tmp" "$(cat "$2")" && mv -f "$JOURNAL/$1/before.tmp" "$JOURNAL/$1/before"
+    keep "$JOURNAL/$1/before.tmp" "$(cat "$2")" && flush &&
+      mv -f "$JOURNAL/$1/before.tmp" "$JOURNAL/$1/before" || fail "$1 cannot write the journal"
     flush
   fi
   rm -f "$JOURNAL/$1/done"
@@ -205,12 +230,13 @@ run_step() {
     done
     entry_commit "$name"
   else
+    heal "$name"
     for saved in "$JOURNAL/$name"/files/*; do
       if [ -f "$saved/path" ] && [ "$(file_is "$saved")" = other ]; then keep "$JOURNAL/$name/foreign" yes; fi
     done
+    rm -f "$JOURNAL/$name/done" "$JOURNAL/$name/restored"
     flush
   fi
-  rm -f "$JOURNAL/$name/done" "$JOURNAL/$name/restored"
   sh -c "$command" 9>&- >&2 </dev/null || fail "$name the command failed: $command"
   for saved in "$JOURNAL/$name"/files/*; do
     [ -f "$saved/path" ] || continue

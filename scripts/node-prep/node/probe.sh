@@ -72,7 +72,13 @@ probe_boot() {
     if [ -d "$dir" ]; then fact "dir.$dir" yes; fi
   done
   for file in /boot/grub/grub.cfg /boot/grub2/grub.cfg; do
-    if [ -f "$file" ]; then fact "grub.cfg" "$file"; fi
+    [ -f "$file" ] || continue
+    fact "grub.cfg" "$file"
+    # update-grub and grub2-mkconfig write it in place, a section for each of their scripts.
+    if [ ! -s "$file" ] || [ -n "$(tail -c 1 "$file")" ] ||
+      [ "$(grep -c '^### BEGIN ' "$file")" != "$(grep -c '^### END ' "$file")" ]; then
+      fact grub.torn "$file"
+    fi
   done
   for tool in update-grub grub2-mkconfig grubby; do
     if has "$tool"; then fact "tool.$tool" yes; fi

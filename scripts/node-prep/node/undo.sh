@@ -20,16 +20,6 @@ forget() {
   say "undone $1"
 }
 
-restore_file() {
-  path=$(resolve "$(cat "$1/path")")
-  rm -f "$path.mayastor-new"
-  if [ -e "$1/absent" ]; then
-    rm -f "$path"
-  elif [ "$(file_is "$1")" != before ]; then
-    cp -p "$1/before" "$path.mayastor-new" && mv -f "$path.mayastor-new" "$path"
-  fi || fail "undo cannot restore $path"
-}
-
 undo_file() {
   rm -f "$(resolve "$(cat "$JOURNAL/$1/path")").mayastor-new"
   if [ "$(file_is "$JOURNAL/$1")" = other ]; then
@@ -50,7 +40,7 @@ undo_line() {
   elif [ -e "$path" ] && grep -qxF -e "$(cat "$JOURNAL/$1/line")" "$path"; then
     # grep's 1 is a file that had no other line.
     cp -p "$path" "$path.mayastor-new" &&
-      { grep -vxF -e "$(cat "$JOURNAL/$1/line")" "$path" >"$path.mayastor-new" || [ $? = 1 ]; } &&
+      { grep -vxF -e "$(cat "$JOURNAL/$1/line")" "$path" >"$path.mayastor-new" || [ $? = 1 ]; } && flush &&
       mv -f "$path.mayastor-new" "$path" || fail "undo cannot take our line out of $path"
   fi
   flush
@@ -77,7 +67,9 @@ restorable() {
 }
 
 undo_run_files() {
-  if [ -e "$JOURNAL/$1/restored" ] || ! restorable "$1"; then return 0; fi
+  if [ -e "$JOURNAL/$1/restored" ]; then return 0; fi
+  heal "$1"
+  if ! restorable "$1"; then return 0; fi
   for saved in "$JOURNAL/$1"/files/*; do
     if [ -f "$saved/path" ]; then restore_file "$saved"; fi
   done
@@ -89,6 +81,10 @@ undo_run_files() {
 undo_run() {
   if [ -e "$JOURNAL/$1/restored" ]; then what=refresh; else what=revert; fi
   command=$(cat "$JOURNAL/$1/$what")
+  if [ "$what" = revert ] && [ -e "$JOURNAL/$1/done" ]; then
+    rm -f "$JOURNAL/$1/done"
+    flush
+  fi
   if ! kept=$(sh -c "$command" 3>&1 9>&- >&2 </dev/null); then
     leave "$1 the command failed: $command"
     return 0
@@ -98,8 +94,7 @@ undo_run() {
     for saved in "$JOURNAL/$1"/files/*; do
       [ -f "$saved/before" ] && [ "$(file_is "$saved")" = before ] || continue
       path=$(resolve "$(cat "$saved/path")")
-      cp -p "$saved/before" "$path.mayastor-new" && mv -f "$path.mayastor-new" "$path" ||
-        fail "undo cannot restore $path"
+      put_back "$saved" "$path" || fail "undo cannot restore $path"
     done
     flush
   fi
