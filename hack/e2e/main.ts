@@ -4,22 +4,22 @@
  * and nvme-tcp loaded, such as a CI runner. Steps that need no initiator are shared with test/kube.
  * Usage: hack/e2e/main.ts
  *
- * Not here: node preparation by ssh (kind's nodes run no sshd; test/integration/node_prep_test.ts has one).
+ * Node preparation is done to this machine, whose kernel is that of kind's nodes, and taken back at the end.
  */
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { checkCameUp, checkTables, PODS } from "../../test/support/kube_install/came_up.ts";
 import { Installation } from "../../test/support/kube_install/installation.ts";
 import { removeQuickstart } from "../../test/support/kube_install/quickstart.ts";
-import { until } from "../cluster/local.ts";
+import { tagOnEveryNode, upgrade } from "../../test/support/kube_install/upgrade.ts";
 import { buildImages } from "../images/main.ts";
 import { FioPod } from "./fio_pod.ts";
 import { KindCluster } from "./kind_cluster.ts";
+import { OwnSshd, prepare, undo } from "./node_prep.ts";
 
 const MINUTES_MAX = 60;
 const POOL_MIB = 4096;
 const FIO_SECONDS = 60;
-/** The same programs under another tag: what an upgrade does to a cluster does not depend on what is new in it. */
 const NEXT_TAG = "next";
 const VALUES = ["etcd.replicaCount=3"];
 const PROFILE = "kind";
@@ -41,45 +41,23 @@ async function loseNode(t: TestContext, installation: Installation, fio: FioPod)
   await installation.untilReady(PODS, 300);
 }
 
-/** Agents first; engines one by one, each after the volume is whole again, as the documentation has it. */
-async function upgrade(cluster: KindCluster, from: Installation, fio: FioPod): Promise<void> {
-  const values = [...VALUES, `image.tag=${NEXT_TAG}`];
-  const next = await Installation.synth(cluster, { profile: PROFILE, values });
-  try {
-    await next.apply();
-    for (const kind of ["deployment", "daemonset"]) {
-      const names = (await next.kubectl(["get", kind, "-n", "mayastor", "-o", "name"])).split("\n");
-      for (const name of names.filter((each) => each !== "" && !each.endsWith("-io-engine"))) {
-        await next.kubectl(["rollout", "status", name, "-n", "mayastor", "--timeout=300s"]);
-      }
-    }
-    for (const { metadata } of await from.podsOf("io-engine")) {
-      await next.kubectl(["delete", "pod", "-n", "mayastor", metadata.name]);
-      await until(
-        `${metadata.name} gone`,
-        async () => (await next.pods()).every(({ metadata: { uid } }) => uid !== metadata.uid),
-        { seconds: 120, everyMs: 1000 },
-      );
-      await next.untilReady(PODS, 300);
-      await next.untilVolume(fio.uuid, "Online", 300);
-    }
-    const template = "jsonpath={.items[*].spec.containers[*].image}";
-    const images = await next.kubectl(["get", "pods", "-n", "mayastor", "-o", template]);
-    const own = images.split(/\s+/).filter((image) => image.includes("/mayastor-"));
-    assert.ok(own.length > 0);
-    assert.deepEqual(
-      own.filter((image) => !image.endsWith(`:${NEXT_TAG}`)),
-      [],
-    );
-  } finally {
-    next.close();
-  }
-}
-
 test("the installation on kind", { timeout: MINUTES_MAX * 60_000 }, async (t) => {
+  const sshd = await OwnSshd.start();
+  let stop = async (): Promise<void> => {};
+  t.after(async () => {
+    try {
+      await stop();
+      await undo(sshd); // no volume is connected any more
+    } finally {
+      await sshd.stop();
+    }
+  });
+  await t.test("node-prep makes this machine ready", (inner) =>
+    prepare(sshd, (line) => inner.diagnostic(line)),
+  );
   const images = await buildImages({ log: console.error });
   const cluster = await KindCluster.start();
-  t.after(() => cluster.stop());
+  stop = () => cluster.stop();
   await cluster.load(archivesOf(images));
   const installation = await Installation.synth(cluster, { profile: PROFILE, values: VALUES });
   t.after(() => installation.close());
@@ -110,8 +88,11 @@ test("the installation on kind", { timeout: MINUTES_MAX * 60_000 }, async (t) =>
     loseNode(inner, installation, pod),
   );
   await step("an upgrade while fio verifies", async (inner) => {
-    await cluster.load(archivesOf(await buildImages({ tag: NEXT_TAG, log: console.error })));
-    await pod.runDuring(inner, () => upgrade(cluster, installation, pod));
+    const references = images.map(({ reference }) => reference);
+    await tagOnEveryNode(cluster, references, NEXT_TAG);
+    const from = { profile: PROFILE, values: VALUES };
+    const log = (line: string) => inner.diagnostic(line);
+    await pod.runDuring(inner, () => upgrade(cluster, from, { tag: NEXT_TAG, volume: pod, log }));
   });
   await step("kubectl delete removes it, DiskPools first", async () => {
     await removeQuickstart(installation);
