@@ -1,99 +1,30 @@
 /**
  * scripts/node-prep against a real sshd whose sessions live in roots made here: dry run, idempotence,
- * undo byte by byte and around what others changed, interruption at every changing command, hosts in parallel,
- * labels, bad input.
+ * undo byte by byte and around what others changed, hosts in parallel, labels, bad input.
  */
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { type TestContext, test } from "node:test";
-import { promisify } from "node:util";
 import type { RunScript } from "../../scripts/lib/ssh.ts";
-import { type Action, applyScript, undoScript } from "../../scripts/node-prep/actions.ts";
-import {
-  type HostResult,
-  type HostStatus,
-  type HostTask,
-  prepareHost,
-} from "../../scripts/node-prep/host.ts";
+import { type Action, applyScript } from "../../scripts/node-prep/actions.ts";
 import type { Wanted } from "../../scripts/node-prep/options.ts";
+import {
+  assertSameTree,
+  ends,
+  MUCH,
+  NFTABLES,
+  NOTHING,
+  nodePrep,
+  reach,
+  task,
+  WANTED,
+} from "../support/node_prep.ts";
 import { mergeSshConfigs, missing, type SshNode, startSshNode } from "../support/ssh_node.ts";
 import { UBUNTU_KERNEL } from "../support/ssh_node_tree.ts";
 
 const skip = missing() ?? false;
-const root = path.resolve(import.meta.dirname, "../..");
-const WANTED = ["--hugepages=512", "--isolate-cpus=2,3", "--open-firewall=10.0.0.0/24"];
-
-interface Ran {
-  readonly code: number;
-  readonly out: string;
-  readonly progress: string;
-}
-
-async function nodePrep(...args: string[]): Promise<Ran> {
-  const main = path.join(root, "scripts/node-prep/main.ts");
-  try {
-    const done = await promisify(execFile)(process.execPath, ["--import", "tsx", main, ...args], {
-      cwd: root,
-    });
-    return { code: 0, out: done.stdout, progress: done.stderr };
-  } catch (error) {
-    const failed = error as { code: number; stdout: string; stderr: string }; // execFile's own shape
-    return { code: failed.code, out: failed.stdout, progress: failed.stderr };
-  }
-}
-
-const reach = (node: SshNode) => [`--host=${node.host}`, `--ssh-config=${node.sshConfig}`];
-
-const NOTHING: Wanted = {
-  hugepages: undefined,
-  isolateCpus: undefined,
-  openFirewall: undefined,
-  installPackages: false,
-};
-const MUCH: Wanted = {
-  ...NOTHING,
-  hugepages: 512,
-  isolateCpus: [2, 3],
-  openFirewall: "10.0.0.0/24",
-};
-
-/** One prepareHost without ssh in between. */
-function task(
-  node: SshNode,
-  mode: HostTask["mode"],
-  wanted: Wanted = MUCH,
-  more: Partial<HostTask> = {},
-): Promise<HostResult> {
-  return prepareHost({
-    name: "node",
-    node: undefined,
-    mode,
-    wanted,
-    kubectl: undefined,
-    run: node.direct,
-    signal: new AbortController().signal,
-    progress: () => {},
-    ...more,
-  });
-}
-
-/** A task that must end so. */
-async function ends(status: HostStatus, ...args: Parameters<typeof task>): Promise<HostResult> {
-  const result = await task(...args);
-  assert.equal(result.status, status, JSON.stringify(result, null, 1));
-  return result;
-}
-
-function assertSameTree(node: SshNode, wanted: Map<string, string>, when: string): void {
-  const now = node.tree();
-  for (const file of new Set([...now.keys(), ...wanted.keys()])) {
-    assert.equal(now.get(file), wanted.get(file), `${file} ${when}`);
-  }
-}
-
 test("two nodes at once: dry run, apply, again, undo byte by byte", { skip }, async (t) => {
   const nodes = await Promise.all([startSshNode(t, "debian"), startSshNode(t, "rocky")]);
   const [debian, rocky] = nodes;
@@ -293,8 +224,6 @@ test("undo keeps nvme-tcp, and with it every mounted volume, while controllers a
 });
 
 const ADMIN = "add rule inet filter input tcp dport 9100 accept";
-const NFTABLES =
-  "table inet filter {\n\tchain input {\n\t\ttype filter hook input priority 0; policy drop;\n\t}\n}\n";
 
 /** Its firewall is nftables, whose file makes the chain that drops. */
 async function startNftNode(t: TestContext, file = NFTABLES): Promise<SshNode> {
@@ -535,196 +464,4 @@ test("a package that cannot be installed keeps neither the label nor a later run
   fs.rmSync(path.join(node.root, "opt/fake/apt-fails"));
   const later = await ends("reboot", node, "apply", wanted, { kubectl, run });
   assert.deepEqual(later.changes, []);
-});
-
-/** One change of every kind; few, so that a crash at each of their commands takes seconds. */
-const everyKind: readonly Action[] = [
-  {
-    kind: "file",
-    name: "10-edit",
-    what: "edit",
-    path: "/etc/sysctl.d/10-other.conf",
-    content: "kernel.panic = 10\nkernel.panic_on_oops = 1\n",
-  },
-  {
-    kind: "live",
-    name: "22-hugepages",
-    what: "live",
-    path: "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages",
-    value: "512",
-  },
-  {
-    kind: "file",
-    name: "30-grub-defaults",
-    what: "drop-in in a new folder",
-    path: "/etc/default/grub.d/90-mayastor.cfg",
-    content: 'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT isolcpus=2"\n',
-  },
-  {
-    kind: "run",
-    name: "32-boot-arguments",
-    what: "run",
-    command: "update-grub",
-    revert: "update-grub",
-    refresh: "",
-    touches: ["/boot/grub/grub.cfg", "/boot/grub/grub.cfg.new", "/boot/loader/entries/*.conf"],
-  },
-  {
-    kind: "line",
-    name: "38-nftables-boot",
-    what: "line",
-    path: "/etc/nftables.conf",
-    line: "insert rule inet filter input tcp dport 8420 accept",
-    check: 'unshare -n -- nft -c -f "$1"',
-  },
-  {
-    kind: "run",
-    name: "40-firewall",
-    what: "run, in a file that others write to as well",
-    command: "ufw allow proto tcp from 10.0.0.0/24 to any port 8420 comment x",
-    revert: "ufw delete allow proto tcp from 10.0.0.0/24 to any port 8420",
-    refresh: "ufw reload",
-    touches: ["/etc/ufw/user.rules"],
-  },
-  { kind: "install", name: "50-xfsprogs", what: "install", command: "apt-get install x" },
-  { kind: "label", name: "60-label", what: "note", node: "node-1" },
-];
-
-/** Far above the commands a script has: a loop that never ends its script is a failure, not a hang. */
-const CRASHES_MAX = 300;
-
-/** Runs `script` dying at its 1st, 2nd, ... changing command, until it gets through. */
-async function crashEverywhere(
-  node: SshNode,
-  script: string,
-  afterCrash: (count: number) => Promise<void>,
-  how: "crashAt" | "tearAt" = "crashAt",
-): Promise<number> {
-  const { signal } = new AbortController();
-  for (let count = 1; count <= CRASHES_MAX; count++) {
-    node[how](count);
-    const { exitCode } = await node.direct(script, { signal });
-    node[how](undefined);
-    if (exitCode === 0) return count - 1;
-    await afterCrash(count);
-  }
-  throw new Error(`the script still dies at command ${CRASHES_MAX}`);
-}
-
-test("interrupted at every command of apply: the next apply repairs, undo restores", {
-  skip,
-}, async (t) => {
-  const node = await startSshNode(t, "debian");
-  node.write("etc/nftables.conf", NFTABLES);
-  const { signal } = new AbortController();
-  const [apply, undo] = [applyScript(everyKind), undoScript()];
-  const before = node.tree();
-  const finish = async (script: string, when: string) => {
-    const { exitCode, lines, errorTail } = await node.direct(script, { signal });
-    assert.equal(exitCode, 0, `${when}: ${[...lines, errorTail].join("\n")}`);
-  };
-  const crashes = await crashEverywhere(node, apply, async (count) => {
-    // Odd crashes are repaired first; even ones are undone as they are.
-    if (count % 2 === 1) {
-      await finish(apply, `apply after a crash at command ${count}`);
-      assert.match(node.read("boot/grub/grub.cfg"), /isolcpus=2\n/);
-      assert.match(node.read("etc/sysctl.d/10-other.conf"), /panic_on_oops/);
-    }
-    await finish(undo, `undo after a crash at command ${count}`);
-    assertSameTree(node, before, `after a crash at command ${count} and undo`);
-  });
-  assert.ok(crashes > 60, `only ${crashes} commands were interrupted`);
-});
-
-/** Debian's or Rocky's boot files, which a command of the system writes in place; and a file that we replace. */
-const written: Readonly<Record<"debian" | "rocky", readonly Action[]>> = {
-  debian: everyKind.filter(({ name }) =>
-    ["10-edit", "30-grub-defaults", "32-boot-arguments", "38-nftables-boot"].includes(name),
-  ),
-  rocky: [
-    {
-      kind: "run",
-      name: "32-boot-arguments",
-      what: "run",
-      command: "grubby --update-kernel=ALL --args=isolcpus=2",
-      revert: "grubby --update-kernel=ALL --remove-args=isolcpus",
-      refresh: "",
-      touches: ["/boot/loader/entries/*.conf"],
-    },
-  ],
-};
-const BOOTS = {
-  debian: {
-    file: "boot/grub/grub.cfg",
-    complete: /ro quiet isolcpus=2\n[\s\S]*\n### END [\s\S]*\n### END .*\n$/,
-    tearsMin: 12,
-  },
-  rocky: {
-    file: "boot/loader/entries/1-5.14.conf",
-    complete: /^title .*\nlinux .*\noptions .* isolcpus=2\n$/,
-    tearsMin: 4,
-  },
-} as const;
-
-for (const kind of ["debian", "rocky"] as const) {
-  test(`cut off inside every write (${kind}): the next apply repairs, undo restores`, {
-    skip,
-  }, async (t) => {
-    const node = await startSshNode(t, kind);
-    node.write("etc/nftables.conf", NFTABLES);
-    const { signal } = new AbortController();
-    const [apply, undo] = [applyScript(written[kind]), undoScript()];
-    const { file, complete, tearsMin } = BOOTS[kind];
-    const before = node.tree();
-    const finish = async (script: string, when: string) => {
-      const { exitCode, lines, errorTail } = await node.direct(script, { signal });
-      assert.equal(exitCode, 0, `${when}: ${[...lines, errorTail].join("\n")}`);
-    };
-    const checkedApply = async (when: string) => {
-      await finish(apply, when);
-      assert.match(node.read(file), complete, when);
-    };
-    const tears = await crashEverywhere(
-      node,
-      apply,
-      async (count) => {
-        if (count % 2 === 1) await checkedApply(`apply after write ${count} was cut off`);
-        await finish(undo, `undo after write ${count} was cut off`);
-        assertSameTree(node, before, `after write ${count} was cut off, and undo`);
-      },
-      "tearAt",
-    );
-    assert.ok(tears >= tearsMin, `only ${tears} writes were cut off`);
-    assert.match(node.read(file), complete);
-    const undone = await crashEverywhere(node, undo, async () => {}, "tearAt");
-    assert.ok(undone > 1, `only ${undone} writes of undo were cut off`);
-    assertSameTree(node, before, "after an undo that was cut off in each write");
-  });
-}
-
-test("interrupted at every command of undo: the next undo finishes it", { skip }, async (t) => {
-  const node = await startSshNode(t, "debian");
-  node.write("etc/nftables.conf", NFTABLES);
-  const { signal } = new AbortController();
-  const before = node.tree();
-  assert.equal((await node.direct(applyScript(everyKind), { signal })).exitCode, 0);
-  // Undo dies one command later each time; what is left shrinks until one gets through.
-  const crashes = await crashEverywhere(node, undoScript(), async () => {});
-  assert.ok(crashes > 10, `only ${crashes} commands were interrupted`);
-  assertSameTree(node, before, "after interrupted undos");
-});
-
-test("a whole preparation cut off midway is repaired by the next run", { skip }, async (t) => {
-  const node = await startSshNode(t, "rocky");
-  const before = node.tree();
-  for (const count of [5, 40, 75]) {
-    node.crashAt(count);
-    const cut = await nodePrep(...reach(node), ...WANTED, "--apply");
-    node.crashAt(undefined);
-    assert.equal(cut.code, 1, cut.out);
-    assert.match(cut.out, /ssh failed|ended with code/);
-    assert.equal((await task(node, "apply")).status, "reboot", `repaired after ${count}`);
-    assert.equal((await task(node, "undo")).status, "undone");
-    assertSameTree(node, before, `after a cut at command ${count} and undo`);
-  }
 });
