@@ -321,5 +321,55 @@ TEST_F(BdevTest, DelayTakesItsTime) {
   expect_refused("error:///e", ErrorCode::kInvalidArgument, "?base=");
 }
 
+// Linux takes the blocks of an unplugged device away, and answers ENOSPC to a write where none are.
+TEST_F(BdevTest, ADiskThatWasPulledHasNotRunOutOfSpace) {
+  sim.world().add_disk("/dev/d9", {.size_bytes = 1u << 20});
+  const auto bdev = create("aio:///dev/d9");
+  uint32_t told = 0;
+  bdev->set_removed_handler([&told](IoStatus why) {
+    ++told;
+    EXPECT_TRUE(why.is(io_status::kWriteFault));
+    EXPECT_EQ(why.error_number, ENXIO);
+  });
+  const auto channel = open(*bdev);
+  AlignedBuffer data(4096);
+  ASSERT_TRUE(sim.run(write(*channel, 0, data.data(), 4096, false)).ok());
+  sim.world().remove_disk_path("/dev/d9");
+  const IoStatus written = sim.run(write(*channel, 0, data.data(), 4096, false));
+  EXPECT_TRUE(written.is(io_status::kWriteFault));
+  EXPECT_EQ(written.error_number, ENXIO);
+  EXPECT_TRUE(sim.run(flush(*channel)).is(io_status::kWriteFault));
+  EXPECT_TRUE(sim.run(read(*channel, 0, data.data(), 4096)).is(io_status::kUnrecoveredRead));
+  sim.run_for(1'000'000);
+  EXPECT_EQ(told, 1u);
+}
+
+TEST_F(BdevTest, ADiskThatIsThereMayRunOutOfSpaceOrFail) {
+  SimDisk& disk = sim.world().add_disk("/dev/d9", {.size_bytes = 1u << 20});
+  const auto bdev = create("aio:///dev/d9");
+  uint32_t told = 0;
+  bdev->set_removed_handler([&told](IoStatus) { ++told; });
+  const auto channel = open(*bdev);
+  AlignedBuffer data(4096);
+  int32_t error_number = 0;
+  disk.set_fault_hook([&error_number](const SimDiskOp&) { return -error_number; });
+  for (const int32_t full :
+       {ENOSPC, EDQUOT}) {  // a thin volume below, a file on a full file system
+    error_number = full;
+    EXPECT_TRUE(sim.run(write(*channel, 0, data.data(), 4096, false)).is(io_status::kNoSpace));
+  }
+  for (const int32_t failing : {EIO, ENODEV, ENOMEM}) {  // an offline disk may come back by itself
+    error_number = failing;
+    EXPECT_TRUE(sim.run(write(*channel, 0, data.data(), 4096, false)).is(io_status::kWriteFault));
+  }
+  sim.run_for(1'000'000);
+  EXPECT_EQ(told, 0u);
+  error_number = ENXIO;
+  EXPECT_TRUE(sim.run(write(*channel, 0, data.data(), 4096, false)).is(io_status::kWriteFault));
+  sim.run_for(1'000'000);
+  EXPECT_EQ(told, 1u);
+  disk.set_fault_hook(nullptr);
+}
+
 }  // namespace
 }  // namespace mayastor

@@ -1,8 +1,11 @@
 // aio:///path, uring:///path, /path: a file or block device through the reactor's ring. Both
 // schemes behave alike: the ring decides how to reach the kernel. Invariants: the file is opened
 // once, exclusively, and used by every core's ring; a request's state lives in Io::scratch, so
-// nothing is allocated per request; memory that O_DIRECT would refuse goes through a bounce buffer.
+// nothing is allocated per request; memory that O_DIRECT would refuse goes through a bounce buffer;
+// a block device that has gone never answers "no space", and says that it was removed, once.
 #include <algorithm>
+#include <atomic>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -24,10 +27,13 @@ struct FileGeometry {
   uint32_t block_size = kDefaultBlockSize;
 };
 
-class FileBdev final : public Bdev {
+class FileBdev final : public Bdev, public std::enable_shared_from_this<FileBdev> {
  public:
   FileBdev(FileGeometry geometry, std::string uri, std::shared_ptr<File> file)
-      : geometry_(std::move(geometry)), uri_(std::move(uri)), file_(std::move(file)) {}
+      : geometry_(std::move(geometry)),
+        uri_(std::move(uri)),
+        file_(std::move(file)),
+        home_(Reactor::current()) {}
   [[nodiscard]] const std::string& name() const noexcept override { return geometry_.path; }
   [[nodiscard]] const Uuid& uuid() const noexcept override { return geometry_.uuid; }
   [[nodiscard]] std::string product_name() const override {
@@ -50,11 +56,28 @@ class FileBdev final : public Bdev {
 
  private:
   friend class FileChannel;
+  [[nodiscard]] IoStatus failure(int32_t error_number, bool write) noexcept;
   const FileGeometry geometry_;
   const std::string uri_;
   const std::shared_ptr<File> file_;
+  Reactor& home_;
+  std::atomic<bool> gone_{false};
   IoCounterSet counters_;
 };
+
+// Any core: what a failed operation is answered with. Told from here, the removal is at the home
+// reactor before whatever the request's owner sends there because of the answer.
+IoStatus FileBdev::failure(int32_t error_number, bool write) noexcept {
+  const bool gone = file_->is_block_device() && (error_number == ENXIO || file_->medium_gone());
+  if (!gone) return io_status_from_errno(error_number, write);
+  const IoStatus status = io_status_from_errno(ENXIO, write);
+  if (!gone_.exchange(true)) {
+    home_.post([weak = weak_from_this(), status] {
+      if (const auto self = weak.lock()) self->notify_removed(status);
+    });
+  }
+  return status;
+}
 
 class FileChannel;
 
@@ -73,7 +96,8 @@ static_assert(alignof(FileRequest) <= alignof(uint64_t));
 class FileChannel final : public Channel {
  public:
   explicit FileChannel(FileBdev& bdev)
-      : file_(*bdev.file_),
+      : bdev_(bdev),
+        file_(*bdev.file_),
         ring_(Reactor::current().ring()),
         reactor_(Reactor::current()),
         counters_(bdev.counters_),
@@ -185,7 +209,8 @@ class FileChannel final : public Channel {
     Io* io = request->io;
     const bool reads = io->type == IoType::kRead || io->type == IoType::kCompare;
     IoStatus status = io_status::kOk;
-    if (result < 0) status = io_status_from_errno(-result, !reads);
+    if (result < 0) [[unlikely]]
+      status = bdev_.failure(-result, !reads);
     if (request->bounce != nullptr) {
       if (status.ok() && reads) status = copy_out_or_compare(*request);
       if (request->bounce_from_pool) {
@@ -218,7 +243,7 @@ class FileChannel final : public Channel {
   }
 
   void on_flushed(int32_t result) noexcept {
-    const IoStatus status = result < 0 ? io_status_from_errno(-result, true) : io_status::kOk;
+    const IoStatus status = result < 0 ? bdev_.failure(-result, true) : io_status::kOk;
     Io* io = std::exchange(flush_running_, nullptr);
     if (flush_waiting_ != nullptr) start_flush();
     while (io != nullptr) {
@@ -232,6 +257,7 @@ class FileChannel final : public Channel {
   struct FlushOp final : RingOp {
     FileChannel* channel = nullptr;
   };
+  FileBdev& bdev_;
   File& file_;
   Ring& ring_;
   Reactor& reactor_;

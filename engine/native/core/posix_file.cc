@@ -158,6 +158,12 @@ void PosixFile::inspect_regular_file() noexcept {
   discard_ = fallocate(fd_, punch_hole_mode(), end, 4096) == 0;
 }
 
+bool PosixFile::medium_gone() const noexcept {
+  if (!is_block_device_) return false;
+  uint64_t bytes_now = 0;
+  return ioctl(fd_, BLKGETSIZE64, &bytes_now) != 0 || bytes_now < size_bytes_;
+}
+
 int punch_hole_mode() noexcept {
   return FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
 }

@@ -28,6 +28,7 @@ class PosixFile final : public File {
   [[nodiscard]] bool direct_io() const noexcept override { return direct_; }
   [[nodiscard]] bool supports_discard() const noexcept override { return discard_; }
   [[nodiscard]] bool has_volatile_cache() const noexcept override { return volatile_cache_; }
+  [[nodiscard]] bool medium_gone() const noexcept override;
 
   [[nodiscard]] int fd() const noexcept { return fd_; }
   [[nodiscard]] ZeroMode zero_mode() const noexcept {

@@ -41,6 +41,10 @@ class File : public std::enable_shared_from_this<File> {
   [[nodiscard]] virtual bool supports_discard() const noexcept = 0;  // punch_hole works
   // Completed writes may be lost with the power until flush() (or durable): true unless known.
   [[nodiscard]] virtual bool has_volatile_cache() const noexcept { return true; }
+  // Of the block device that was opened less is left: it was unplugged, or shrunk. The kernel takes
+  // the blocks of an unplugged device away and then answers a write to them with ENOSPC, a read
+  // with the end of the file: only this tells that from a lack of space. Any thread; after errors.
+  [[nodiscard]] virtual bool medium_gone() const noexcept { return false; }
 };
 
 struct FileOptions {

@@ -30,8 +30,9 @@ class SimFile final : public File {
   [[nodiscard]] bool supports_discard() const noexcept override {
     return disk->options().supports_discard;
   }
-  [[nodiscard]] int32_t failure() const noexcept {
-    if (!*present) return ENODEV;
+  [[nodiscard]] bool medium_gone() const noexcept override { return !*present; }
+  [[nodiscard]] int32_t failure(SimDiskOpType type) const noexcept {
+    if (!*present) return type == SimDiskOpType::kWrite ? ENOSPC : EIO;  // as Linux answers
     return disk->crash_count() == opened_at_crash ? 0 : EIO;
   }
   const std::shared_ptr<SimDisk> disk;
@@ -79,7 +80,7 @@ Result<std::shared_ptr<File>> SimRing::open_file(const std::string& path,
   SimWorld::DiskSlot& slot = found->second;
   if (options.exclusive) {
     const auto holder = slot.exclusive_holder.lock();
-    if (holder && static_cast<SimFile&>(*holder).failure() == 0) {
+    if (holder && static_cast<SimFile&>(*holder).failure(SimDiskOpType::kRead) == 0) {
       return errno_error(EBUSY, "Cannot open " + path);
     }
   }
@@ -120,12 +121,12 @@ void SimRing::readv(File& file, const iovec* parts, int count, uint64_t offset,
   auto self = std::static_pointer_cast<SimFile>(sim_file(file).shared_from_this());
   SimDisk& disk = *self->disk;
   const SimDiskOp disk_op{SimDiskOpType::kRead, offset, total_length(parts, count), false};
-  int32_t failure = self->failure();
+  int32_t failure = self->failure(disk_op.type);
   if (failure == 0) failure = disk.admit(disk_op);
   if (failure == 0 && !memory_aligned(parts, count, disk.options().block_size)) failure = EINVAL;
   std::vector<iovec> copy(parts, parts + count);
   auto finish = [this, self, disk_op, copy = std::move(copy), op, failure]() {
-    const int32_t now_failed = failure != 0 ? failure : self->failure();
+    const int32_t now_failed = failure != 0 ? failure : self->failure(disk_op.type);
     uint64_t at = disk_op.offset;
     for (const iovec& part : copy) {
       if (now_failed != 0) break;
@@ -153,9 +154,9 @@ void SimRing::complete_later(SimFile& file, std::function<void()> finish) {
 void SimRing::mutate(File& file, SimDiskOp disk_op, std::vector<uint8_t> data, RingOp* op) {
   auto self = std::static_pointer_cast<SimFile>(sim_file(file).shared_from_this());
   SimDisk& disk = *self->disk;
-  int32_t failure = self->failure();
+  int32_t failure = self->failure(disk_op.type);
   if (failure == 0) failure = disk.admit(disk_op);
-  if (failure == 0 && self->failure() != 0) failure = self->failure();
+  if (failure == 0 && self->failure(disk_op.type) != 0) failure = self->failure(disk_op.type);
   uint64_t flush_mark = 0;
   const uint64_t id = world_.next_event_++;
   if (failure == 0) {
@@ -166,7 +167,7 @@ void SimRing::mutate(File& file, SimDiskOp disk_op, std::vector<uint8_t> data, R
     }
   }
   auto finish = [this, self, disk_op, flush_mark, id, op, failure]() {
-    const int32_t now_failed = failure != 0 ? failure : self->failure();
+    const int32_t now_failed = failure != 0 ? failure : self->failure(disk_op.type);
     SimDisk& its_disk = *self->disk;
     if (now_failed == 0 && disk_op.type == SimDiskOpType::kFlush) {
       its_disk.complete_flush(flush_mark);

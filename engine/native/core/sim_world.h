@@ -146,7 +146,7 @@ class SimWorld final {
   // Disks are found by path in open_file(); a path without a disk is ENOENT.
   SimDisk& add_disk(const std::string& path, SimDiskOptions options = {});
   [[nodiscard]] SimDisk& disk(const std::string& path);  // CHECKs that it exists
-  void remove_disk_path(const std::string& path);        // pulled out: open files answer -ENODEV
+  void remove_disk_path(const std::string& path);        // pulled out: writes end in -ENOSPC
 
   // Network. Addresses are host names to it: a ring belongs to one.
   void set_network(SimNetworkOptions options);

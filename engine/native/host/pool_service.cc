@@ -224,11 +224,12 @@ Task<Result<void>> PoolService::attach(Pool* pool) {
     }
     registered.push_back(lvol->name());
   }
+  // Not the lvols' own handlers: each belongs to whoever claims the lvol.
+  pool->store->set_lost_handler([this, pool, name = pool->store->name()] {
+    pool->faulted = true;
+    events_.on_log(LogLevel::kError, "pool lost its disk", {{"pool.id", name}});
+  });
   for (const auto& lvol : pool->store->lvols()) {
-    lvol->set_removed_handler([this, pool, name = pool->store->name()](IoStatus) {
-      if (std::exchange(pool->faulted, true)) return;
-      events_.on_log(LogLevel::kError, "pool lost its disk", {{"pool.id", name}});
-    });
     if (lvol->property(lvol_property::kShared) != "true") continue;
     auto hosts = split_hosts(lvol->property(lvol_property::kAllowedHosts).value_or(""));
     const auto shared = co_await share_lvol(lvol, std::move(hosts));
@@ -264,10 +265,8 @@ Task<Result<void>> PoolService::detach(Pool* pool, bool destroy) {
   // Out of the registry before anything is awaited: no nexus can take one from here on.
   const auto lvols = pool->store->lvols();
   const Uuid uuid = pool->store->uuid();
-  for (const auto& lvol : lvols) {
-    lvol->set_removed_handler(nullptr);
-    registry_.remove(lvol->name());
-  }
+  pool->store->set_lost_handler(nullptr);
+  for (const auto& lvol : lvols) registry_.remove(lvol->name());
   Result<void> left;
   for (const auto& lvol : lvols) {
     auto unshared = co_await sharing_.unshare(lvol->lvol_name());

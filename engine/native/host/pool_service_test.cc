@@ -16,10 +16,13 @@ namespace {
 constexpr uint64_t kMiB = 1u << 20;
 constexpr char kReplica[] = "5f0c1d2e-0000-4000-8000-000000000001";
 
-class Silent final : public EngineEvents {
+class Events final : public EngineEvents {
  public:
-  void on_log(LogLevel, std::string, LogFields) override {}
+  void on_log(LogLevel level, std::string message, LogFields) override {
+    if (level == LogLevel::kError) errors.push_back(std::move(message));
+  }
   void on_nexus_changed(std::string) override {}
+  std::vector<std::string> errors;
 };
 
 nvmf::TargetOptions target_options() {
@@ -80,7 +83,7 @@ class PoolServiceTest : public ::testing::Test {
   Sim sim;
   SimDisk& disk;
   SimDisk& other_disk;
-  Silent events;
+  Events events;
   BdevRegistry registry;
   nvmf::Target target;
   Sharing sharing;
@@ -176,6 +179,23 @@ TEST_F(PoolServiceTest, PoolWhoseMetadataCannotBeWrittenIsFaultedAndCanBeLoadedA
   ASSERT_TRUE(back.ok()) << back.error().message;
   EXPECT_FALSE(back.value().faulted);
   EXPECT_TRUE(sim.run(replicas.set_entity_id(kReplica, "volume")).ok());
+}
+
+// Whoever has claimed its replicas: they hear of it themselves.
+TEST_F(PoolServiceTest, PoolWhoseDiskWasPulledIsFaultedAndLetGo) {
+  sim.world().add_disk("/dev/d2", {.size_bytes = 64 * kMiB});
+  ASSERT_TRUE(create("p", "/dev/d2").ok());
+  ASSERT_TRUE(create_replica("p", false).ok());
+  const auto replica = registry.find(kReplica);
+  uint32_t told = 0;
+  replica->set_removed_handler([&told](IoStatus) { ++told; });  // as a nexus does
+  sim.world().remove_disk_path("/dev/d2");
+  EXPECT_FALSE(sim.run(replicas.set_entity_id(kReplica, "volume")).ok());
+  sim.run_for(1'000'000);
+  EXPECT_EQ(told, 1u);
+  EXPECT_TRUE(pools.list().at(0).faulted);
+  EXPECT_EQ(events.errors, std::vector<std::string>{"pool lost its disk"});
+  EXPECT_TRUE(export_pool("p").ok());
 }
 
 }  // namespace

@@ -125,8 +125,8 @@ Task<IoStatus> Blobstore::allocate_first(std::shared_ptr<Blob> blob, uint32_t in
   auto done = begun;
   if (begun.ok()) done = co_await commit_allocation(blob.get(), index);
   if (done.ok()) co_return io_status::kOk;
-  const bool full = done.error().code == ErrorCode::kResourceExhausted;
-  co_return full ? io_status::kNoSpace : io_status_from_errno(done.error().error_number, true);
+  // By the errno, not by the code: memory may be exhausted too, and that is no lack of space.
+  co_return io_status_from_errno(done.error().error_number, true);
 }
 
 // Puts all filled clusters of index's extent page into the metadata, in one write.

@@ -132,6 +132,8 @@ Task<Result<std::shared_ptr<LvolStore>>> LvolStore::adopt(std::shared_ptr<Bdev> 
   self->base_->set_removed_handler([weak](IoStatus why) {
     const auto store = weak.lock();
     if (store == nullptr) return;
+    store->lost_ = true;
+    if (const auto told = std::exchange(store->lost_handler_, nullptr)) told();
     for (const auto& lvol : store->lvols()) lvol->base_removed(why);
   });
   co_return self;
@@ -410,7 +412,7 @@ std::vector<uint32_t> LvolStore::damaged_lvols() const {
 }
 
 bool LvolStore::failed() const noexcept {
-  return store_ != nullptr && store_->failed();
+  return store_ != nullptr && (lost_ || store_->failed());
 }
 
 uint32_t LvolStore::cluster_size() const noexcept {

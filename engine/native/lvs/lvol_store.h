@@ -79,8 +79,11 @@ class LvolStore final : public std::enable_shared_from_this<LvolStore> {
   // Metadata pages of lvols that a recovery could not load: lost, or cut off while they were made
   // or deleted. Their extent pages are left where they are.
   [[nodiscard]] std::vector<uint32_t> damaged_lvols() const;
-  // Takes no more changes since its metadata could not be written; export and import it again.
+  // Takes no more changes since its metadata could not be written, or its device has gone; export
+  // and import it again.
   [[nodiscard]] bool failed() const noexcept;
+  // Called once, on the home reactor, when the device has gone; the lvols are told afterwards.
+  void set_lost_handler(std::function<void()> handler) { lost_handler_ = std::move(handler); }
   // Wipes the super block: the pool and all its lvols are gone. Same precondition.
   Task<Result<void>> destroy();
 
@@ -131,6 +134,8 @@ class LvolStore final : public std::enable_shared_from_this<LvolStore> {
   Uuid uuid_;
   std::map<uint64_t, std::shared_ptr<Lvol>> lvols_;  // by blob id
   std::string unclean_export_;
+  bool lost_ = false;  // its device has gone
+  std::function<void()> lost_handler_;
   AsyncMutex operations_;  // one change at a time
 };
 

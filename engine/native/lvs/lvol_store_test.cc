@@ -11,6 +11,8 @@ namespace mayastor {
 namespace {
 
 constexpr uint64_t kMiB = kTestMiB;
+// Metadata region of a 64 MiB pool with 1 MiB clusters: masks on pages 1-3, so it starts at page 4.
+constexpr uint64_t kRegion = 4 * 4096;
 
 TEST(LvolStore, CreatedPoolIsEmptyAndImportsAgainCleanOrNot) {
   LvsRig rig;
@@ -393,6 +395,44 @@ TEST(LvolStore, DiskThatCannotBeReadIsNeverTakenForAnEmptyOne) {
   }
 }
 
+TEST(LvolStore, ThinLvolWhoseDiskWasPulledHasNotRunOutOfSpace) {
+  LvsRig rig;
+  auto store = rig.create();
+  auto lvol = rig.lvol(store, 1, 8 * kMiB, true);
+  uint32_t pool_told = 0, lvol_told = 0;
+  store->set_lost_handler([&] { pool_told = 1 + lvol_told; });
+  lvol->set_removed_handler([&](IoStatus why) {
+    ++lvol_told;
+    EXPECT_TRUE(why.is(io_status::kWriteFault));
+  });
+  auto channel = rig.channel(lvol);
+  EXPECT_TRUE(rig.write(*channel, 0, 4096, 1).ok());
+  EXPECT_FALSE(store->failed());
+  rig.sim.world().remove_disk_path("/dev/d0");
+  EXPECT_TRUE(rig.write(*channel, 0, 4096, 2).is(io_status::kWriteFault));         // has a cluster
+  EXPECT_TRUE(rig.write(*channel, 3 * kMiB, 4096, 3).is(io_status::kWriteFault));  // wants one
+  rig.sim.run_for(1'000'000);
+  EXPECT_EQ(pool_told, 1u) << "once, and before its lvols";
+  EXPECT_EQ(lvol_told, 1u);
+  EXPECT_TRUE(store->failed());
+}
+
+// Memory that the kernel has not got is no space that the pool has not got.
+TEST(LvolStore, ThinWriteWhoseMetadataWriteFailsIsNotOutOfSpace) {
+  for (const int32_t error_number : {ENOMEM, EIO, ENODEV}) {
+    LvsRig rig;
+    auto store = rig.create();
+    auto lvol = rig.lvol(store, 1, 8 * kMiB, true);
+    auto channel = rig.channel(lvol);
+    rig.disk.set_fault_hook([error_number](const SimDiskOp& op) {
+      const bool metadata = op.offset >= kRegion && op.offset < kMiB;
+      return op.type == SimDiskOpType::kWrite && metadata ? -error_number : 0;
+    });
+    EXPECT_TRUE(rig.write(*channel, 0, 4096, 1).is(io_status::kWriteFault)) << error_number;
+    rig.disk.set_fault_hook(nullptr);
+  }
+}
+
 TEST(LvolStore, DestroyedPoolCanBeMadeAnew) {
   LvsRig rig;
   auto store = rig.create();
@@ -527,9 +567,6 @@ TEST(LvolStore, DeviceWith4096ByteBlocksWorks) {
       rig.sim.run(LvolStore::import(rig.open_disk("?blk_size=4096"), "pool", std::nullopt));
   ASSERT_TRUE(again.ok()) << again.error().message;
 }
-
-// Metadata region of a 64 MiB pool with 1 MiB clusters: masks on pages 1-3, so it starts at page 4.
-constexpr uint64_t kRegion = 4 * 4096;
 
 void tear_page(SimDisk& disk, uint32_t page) {
   const std::vector<uint8_t> half(512, 0xA5);

@@ -45,13 +45,15 @@ Task<void> Nexus::refuse_on_cores(std::shared_ptr<Nexus> self, uint32_t slot) {
 void Nexus::on_device_removed(uint64_t child_id, IoStatus cause) {
   const ChildPtr child = find_child_id(child_id);
   if (child == nullptr) return;
+  // A device of this machine that went away may have lost what it held in its cache; of a remote
+  // one, the power cycle of its machine tells. A request that failed on it may have been here
+  // first.
+  const bool keeps_all = child->device != nullptr && !child->device->has_volatile_cache();
+  if (child->local() && !keeps_all && child->log != nullptr) child->log->set_incomplete();
   if (!child->is_open()) {
     if (child->phase != ChildPhase::kFaulting) child->early_failure = cause;
     return;
   }
-  // A device of this machine that went away may have lost what it held in its cache; of a remote
-  // one, the power cycle of its machine tells.
-  if (child->local() && child->device->has_volatile_cache()) child->log->set_incomplete();
   if (!child->synced || other_healthy_than(*child)) {
     begin_fault(child, fault_reason(cause));
     return;

@@ -216,6 +216,39 @@ TEST(NexusPower, OthersFollowTheLastHealthyLocalChildThatWentAway) {
   EXPECT_TRUE(rig.nexus->rebuild_history().back().is_partial);
 }
 
+// A failed write may be what tells first that the device has gone.
+TEST(NexusPower, ALocalDiskThatWentAwayAfterAFailedWriteIsRebuiltInFull) {
+  NexusRig rig;
+  rig.add_device("a");
+  const std::shared_ptr<FaultBdev> disk = rig.add_device("b");
+  const auto local = [&rig] {
+    return std::make_shared<RemoteDisk>(rig.registry.find("b"), Uuid(), true);
+  };
+  const std::shared_ptr<RemoteDisk> first = local();
+  ASSERT_TRUE(rig.registry.add(first).ok());
+  const std::string uri = "bdev:///remote-b?uuid=" + NexusRig::uuid_of("b");
+  NexusOptions options = rig.options({"a"});
+  options.children.push_back(uri);
+  rig.create_with(options);
+  const auto child = [&] { return rig.nexus->children().at(1); };
+  rig.store.down = true;  // the fault is being worked off while the second news comes
+  disk->add_rule(fail_writes(io_status::kWriteFault));
+  const auto held = rig.start(IoType::kWrite, 0, 4096, 0x42);
+  ASSERT_TRUE(rig.wait_for([&] { return child().state == ChildState::kUnknown; }));
+  first->vanish();
+  rig.sim.run_for(kMs);
+  rig.store.down = false;
+  ASSERT_TRUE(rig.wait_for([&] { return held->done && child().state == ChildState::kFaulted; }));
+  disk->clear_rules();
+  rig.registry.remove("remote-b");
+  ASSERT_TRUE(rig.registry.add(local()).ok());
+  ASSERT_TRUE(rig.sim.run(rig.nexus->child_operation(uri, ChildAction::kOnline)).ok());
+  ASSERT_TRUE(rig.wait_for([&] {
+    return child().state == ChildState::kOnline && !rig.nexus->rebuild_history().empty();
+  }));
+  EXPECT_EQ(rig.nexus->rebuild_history().back().blocks_transferred, kNexusBytes / 512);
+}
+
 FaultRule flushes(IoStatus status) {
   FaultRule rule;
   rule.type = IoType::kFlush;

@@ -43,10 +43,13 @@ inline constexpr IoStatus kNoSpace{7, 28, 28,
                                    false};  // what a thin replica without clusters answers
 }  // namespace io_status
 
-// Status of a failed disk operation. `write`: the operation would have changed the medium.
+// Status of a failed disk operation. `write`: the operation would have changed the medium; nothing
+// else can lack space. A device that has gone has no space either: its bdev sees to it that no such
+// ENOSPC comes here (File::medium_gone).
 [[nodiscard]] constexpr IoStatus io_status_from_errno(int32_t error_number, bool write) noexcept {
   IoStatus status = write ? io_status::kWriteFault : io_status::kUnrecoveredRead;
-  if (error_number == 28) status = io_status::kNoSpace;
+  const bool no_space = error_number == 28 || error_number == 122;  // ENOSPC, EDQUOT
+  if (write && no_space) status = io_status::kNoSpace;
   if (error_number == 95) status = io_status::kInvalidOpcode;
   if (error_number == 125) status = io_status::kAborted;
   status.error_number = static_cast<uint16_t>(error_number);

@@ -212,6 +212,11 @@ TEST(Uri, EncodesWhatItDecodes) {
 
 TEST(IoStatus, KeepsTheErrno) {
   EXPECT_TRUE(io_status_from_errno(ENOSPC, true).is(io_status::kNoSpace));
+  EXPECT_TRUE(io_status_from_errno(EDQUOT, true).is(io_status::kNoSpace));
+  EXPECT_TRUE(io_status_from_errno(ENOSPC, false).is(io_status::kUnrecoveredRead));
+  for (const int32_t gone : {ENXIO, ENODEV, ENOMEM}) {
+    EXPECT_TRUE(io_status_from_errno(gone, true).is(io_status::kWriteFault));
+  }
   EXPECT_TRUE(io_status_from_errno(EIO, true).is(io_status::kWriteFault));
   EXPECT_TRUE(io_status_from_errno(EIO, false).is(io_status::kUnrecoveredRead));
   EXPECT_EQ(io_status_from_errno(EIO, false).error_number, EIO);
