@@ -203,6 +203,26 @@ void Connection::execute(Request& request) noexcept {
   handler_->execute(request);
 }
 
+bool Connection::abort(uint16_t cid) noexcept {
+  if (state_ != State::kRunning) return false;
+  for (uint32_t i = 0; i < request_count_; ++i) {
+    Request& request = requests_[i];
+    if (!request.owns_cid || request.sqe.cid != cid) continue;
+    if (request.state == RequestState::kExecuting) return handler_->abort(request);
+    if (request.state != RequestState::kWaitingBuffer) return false;
+    Request** link = &waiting_;
+    while (*link != &request) link = &(*link)->next;
+    *link = request.next;
+    if (request.next == nullptr) waiting_end_ = link;
+    request.state = RequestState::kExecuting;
+    ++executing_;
+    handler_->on_transfer_failed(request);
+    complete(request, io_status::kAborted);
+    return true;
+  }
+  return false;
+}
+
 // ---- Closing
 // -------------------------------------------------------------------------------------
 

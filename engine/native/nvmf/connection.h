@@ -84,6 +84,9 @@ class CommandHandler {
   virtual void execute(Request& request) noexcept = 0;
   // A command that plan() took will not execute: its transfer failed, and it is being answered.
   virtual void on_transfer_failed(Request& request) noexcept = 0;
+  // A host wants it aborted. True: it had not begun, and has been completed as aborted. False: it
+  // goes on to its own end.
+  [[nodiscard]] virtual bool abort(Request& request) noexcept = 0;
   // The connection is closing: complete whatever waits (events, held commands) now.
   virtual void on_closing() noexcept = 0;
 };
@@ -136,6 +139,9 @@ class Connection final : public std::enable_shared_from_this<Connection>,
 
   // Answers a command. `length`: bytes for the host (Transfer::kToHost), at most request.length.
   void complete(Request& request, IoStatus status, uint32_t dw0 = 0, uint32_t dw1 = 0) noexcept;
+  // The Abort command, for one of this queue's. True: it never ran, and has been answered. One that
+  // is with the bdev, or whose data is on its way, is left alone.
+  [[nodiscard]] bool abort(uint16_t cid) noexcept;
   void close(const char* why) noexcept;  // idempotent; own reactor; `why` is static text
   [[nodiscard]] const char* close_reason() const noexcept { return close_reason_; }
   void post_close(const char* why);  // home reactor

@@ -221,8 +221,8 @@ void Controller::execute(Connection& connection, Request& request) {
         answer = get_features(request);
         break;
       case kAdminAbort:
-        answer = abort(connection, request);
-        break;
+        abort(connection, request);
+        return;
       case kAdminAsyncEvent:
         async_event(connection, request);
         return;
@@ -234,18 +234,36 @@ void Controller::execute(Connection& connection, Request& request) {
   connection.complete(request, answer.status, answer.dw0, answer.dw1);
 }
 
-// The only commands that stay are event requests; everything else has ended or is about to.
-Controller::Answer Controller::abort(Connection& connection, const Request& request) {
-  const auto qid = static_cast<uint16_t>(request.sqe.cdw10);
-  const auto cid = static_cast<uint16_t>(request.sqe.cdw10 >> 16);
-  if (connections_.count(qid) == 0) return {io_status::kInvalidField};
-  const auto found = std::find_if(async_events_.begin(), async_events_.end(),
-                                  [&](const Request* one) { return one->sqe.cid == cid; });
-  if (qid != 0 || found == async_events_.end()) return {io_status::kOk, 1};
-  Request& event = **found;
+// The command's queue may be on another reactor: only there is known how far it is.
+void Controller::abort(Connection& connection, Request& request) {
+  const auto queue = connections_.find(static_cast<uint16_t>(request.sqe.cdw10));
+  if (queue == connections_.end()) return connection.complete(request, io_status::kInvalidField);
+  if (aborts_ >= kAbortLimit) return connection.complete(request, status::kAbortLimit);
+  ++aborts_;
+  spawn(run_abort(connection.shared_from_this(), &request, queue->second));
+}
+
+// NVMe base specification, Abort command: bit 0 of the answer is 1 when nothing was aborted. A
+// command that was is answered before.
+Task<void> Controller::run_abort(std::shared_ptr<Connection> admin, Request* request,
+                                 std::shared_ptr<Connection> queue) {
+  const std::shared_ptr<Controller> self = shared_from_this();
+  const auto cid = static_cast<uint16_t>(request->sqe.cdw10 >> 16);
+  std::function<Task<bool>()> abort_there = [queue, cid]() -> Task<bool> {
+    // One that is on its way to its reactor has no commands yet.
+    co_return &queue->reactor() == &Reactor::current() && queue->abort(cid);
+  };
+  const bool aborted = co_await call_on<bool>(queue->reactor(), abort_there);
+  --aborts_;
+  admin->complete(*request, io_status::kOk, aborted ? 0 : 1);
+}
+
+bool Controller::abort_async_event(Connection& connection, Request& request) {
+  const auto found = std::find(async_events_.begin(), async_events_.end(), &request);
+  if (found == async_events_.end()) return false;
   async_events_.erase(found);
-  connection.complete(event, io_status::kAborted);
-  return {io_status::kOk, 0};
+  connection.complete(request, io_status::kAborted);
+  return true;
 }
 
 // ---- Properties

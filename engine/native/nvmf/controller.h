@@ -40,6 +40,7 @@ struct ControllerOptions {
 class Controller final : public std::enable_shared_from_this<Controller> {
  public:
   static constexpr uint32_t kAsyncEventLimit = 4;
+  static constexpr uint32_t kAbortLimit = 4;  // Abort commands at a time
   static constexpr size_t kReservationLogLimit = 255;
 
   Controller(ControllerEnvironment& environment, Subsystem& subsystem, ControllerOptions options);
@@ -77,6 +78,7 @@ class Controller final : public std::enable_shared_from_this<Controller> {
   // Admin commands (AdminQueue forwards to these).
   [[nodiscard]] Plan plan(const Request& request) const noexcept;
   void execute(Connection& connection, Request& request);
+  [[nodiscard]] bool abort_async_event(Connection& connection, Request& request);
   void drop_async_events(Connection& connection);
 
  private:
@@ -97,6 +99,7 @@ class Controller final : public std::enable_shared_from_this<Controller> {
   // log_pages.cc
   Answer get_log_page(const Request& request, const std::string& local_address);
   [[nodiscard]] std::vector<uint8_t> ana_log(bool groups_only) const;
+  [[nodiscard]] std::vector<uint8_t> effects_log() const;
   [[nodiscard]] std::vector<uint8_t> take_changed_namespaces(bool keep);
   [[nodiscard]] std::vector<uint8_t> take_reservation_log(bool keep);
 
@@ -111,7 +114,9 @@ class Controller final : public std::enable_shared_from_this<Controller> {
   void set_configuration(uint32_t cc);
   void drop_io_queues(const char* why);
   void io_queues_gone();
-  Answer abort(Connection& connection, const Request& request);
+  void abort(Connection& connection, Request& request);
+  Task<void> run_abort(std::shared_ptr<Connection> admin, Request* request,
+                       std::shared_ptr<Connection> queue);
   void on_keep_alive_timer();
   void on_association_timer();
   void update_association_timer();
@@ -137,6 +142,8 @@ class Controller final : public std::enable_shared_from_this<Controller> {
   uint64_t last_alive_ns_ = 0;
   Timer keep_alive_timer_, association_timer_;
 
+  uint32_t aborts_ = 0;  // Abort commands not answered yet
+
   std::vector<Request*> async_events_;
   std::map<uint8_t, uint32_t> pending_events_;  // log page -> dw0
   std::map<uint8_t, bool> masked_events_;       // by log page
@@ -153,6 +160,9 @@ class AdminQueue final : public CommandHandler {
   [[nodiscard]] Plan plan(Request& request) noexcept override { return controller_->plan(request); }
   void execute(Request& request) noexcept override { controller_->execute(connection_, request); }
   void on_transfer_failed(Request&) noexcept override {}
+  [[nodiscard]] bool abort(Request& request) noexcept override {
+    return controller_->abort_async_event(connection_, request);
+  }
   void on_closing() noexcept override { controller_->drop_async_events(connection_); }
 
  private:

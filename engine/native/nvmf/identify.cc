@@ -18,6 +18,7 @@ constexpr uint8_t kAnaTransitionSeconds = 10;
 constexpr uint8_t kAnaCapabilities = 0x47;   // optimized, non-optimized, inaccessible; fixed group
 constexpr uint8_t kReservationTypes = 0xFE;  // all six types, IEKEY as of 1.3
 constexpr uint32_t kErrorLogEntries = 1;
+constexpr uint8_t kLpaEffectsLog = 1 << 1, kLpaExtendedData = 1 << 2;  // of Get Log Page
 
 void copy_padded(char* field, size_t size, const std::string& text) {
   std::memset(field, ' ', size);
@@ -85,10 +86,10 @@ void Controller::identify_controller(uint8_t* page) const {
   id.crdt1 = target.retry_delay_100ms[0];
   id.crdt2 = target.retry_delay_100ms[1];
   id.crdt3 = target.retry_delay_100ms[2];
-  id.acl = 3;
+  id.acl = kAbortLimit - 1;
   id.aerl = kAsyncEventLimit - 1;
-  id.frmw = 0x03;   // one slot, read only
-  id.lpa = 1 << 2;  // extended data of Get Log Page
+  id.frmw = 0x03;  // one slot, read only
+  id.lpa = kLpaExtendedData;
   id.elpe = kErrorLogEntries - 1;
   id.kas = static_cast<uint16_t>(std::max<uint64_t>(target.keep_alive_granularity_ms / 100, 1));
   id.sqes = 0x66;
@@ -115,6 +116,7 @@ void Controller::identify_controller(uint8_t* page) const {
     id.anagrpmax = 1;
     id.nanagrpid = 1;
   }
+  id.lpa |= kLpaEffectsLog;
   id.maxcmd = static_cast<uint16_t>(target.max_queue_depth);
   id.nn = 1;
   id.mnan = 1;

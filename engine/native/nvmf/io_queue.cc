@@ -478,6 +478,19 @@ void IoQueue::run_held() noexcept {
   }
 }
 
+// What waits for the end of a pause has not begun; whatever else executes is with the bdev, or is
+// half of a pair.
+bool IoQueue::abort(Request& request) noexcept {
+  Request** link = &held_;
+  while (*link != nullptr && *link != &request) link = &(*link)->next;
+  if (*link == nullptr) return false;
+  *link = request.next;
+  if (request.next == nullptr) held_end_ = link;
+  request.next = nullptr;
+  connection_.complete(request, io_status::kAborted);
+  return true;
+}
+
 void IoQueue::on_closing() noexcept {
   run_held();  // execute() answers all of them: the connection is closing
   for (uint32_t i = 0; i < connection_.request_count(); ++i) {

@@ -28,6 +28,7 @@ class IoQueue final : public CommandHandler {
   [[nodiscard]] Plan plan(Request& request) noexcept override;
   void execute(Request& request) noexcept override;
   void on_transfer_failed(Request& request) noexcept override;
+  [[nodiscard]] bool abort(Request& request) noexcept override;
   void on_closing() noexcept override;
 
   // The shard's.

@@ -43,6 +43,10 @@ Controller::Answer Controller::get_log_page(const Request& request,
       case kLogChangedNamespaces:
         log = take_changed_namespaces(keep);
         break;
+      case kLogEffects:
+        if (sqe.cdw14 >> 24 != 0) return {io_status::kInvalidField};  // only the NVM command set
+        log = effects_log();
+        break;
       case kLogAna:
         if (!subsystem_.options().ana_reporting) return {status::kInvalidLogPage};
         log = ana_log((specific & 1) != 0);
@@ -77,6 +81,32 @@ std::vector<uint8_t> Controller::ana_log(bool groups_only) const {
   group.state = static_cast<uint8_t>(subsystem_.ana_state());
   append(out, group);
   if (!groups_only) append(out, uint32_t{1});
+  return out;
+}
+
+// Supported is what plan() and IoQueue take. Hosts hold I/O back, or refuse passthrough, for
+// effects on controller or namespaces: no command here has any, and none has to run alone.
+std::vector<uint8_t> Controller::effects_log() const {
+  constexpr uint8_t kAdmin[] = {kAdminGetLogPage,  kAdminIdentify,    kAdminAbort,
+                                kAdminSetFeatures, kAdminGetFeatures, kAdminAsyncEvent,
+                                kAdminKeepAlive,   kOpcodeFabrics};
+  constexpr uint8_t kPlainIo[] = {kIoFlush,
+                                  kIoRead,
+                                  kIoCompare,
+                                  kIoReservationRegister,
+                                  kIoReservationReport,
+                                  kIoReservationAcquire,
+                                  kIoReservationRelease};
+  EffectsLog effects{};
+  for (const uint8_t opcode : kAdmin) effects.admin[opcode] = kEffectSupported;
+  for (const uint8_t opcode : kPlainIo) effects.io[opcode] = kEffectSupported;
+  const Bdev& bdev = *subsystem_.options().bdev;
+  const uint32_t changes = kEffectSupported | kEffectChangesBlocks;
+  effects.io[kIoWrite] = changes;
+  if (bdev.supports(IoType::kWriteZeroes)) effects.io[kIoWriteZeroes] = changes;
+  if (bdev.supports(IoType::kUnmap)) effects.io[kIoDatasetManagement] = changes;
+  std::vector<uint8_t> out;
+  append(out, effects);
   return out;
 }
 

@@ -55,6 +55,7 @@ inline constexpr IoStatus kHostIdInconsistent{0, 0x18, 22, true};
 inline constexpr IoStatus kPreemptAbort{0, 0x1B, 125, true};
 inline constexpr IoStatus kInvalidQueueId{1, 0x01, 22, true};
 inline constexpr IoStatus kInvalidQueueSize{1, 0x02, 22, true};
+inline constexpr IoStatus kAbortLimit{1, 0x03, 11, true};
 inline constexpr IoStatus kAsyncEventLimit{1, 0x05, 11, true};
 inline constexpr IoStatus kInvalidLogPage{1, 0x09, 22, true};
 inline constexpr IoStatus kFeatureNotSaveable{1, 0x0D, 22, true};
@@ -340,6 +341,15 @@ enum class AnaState : uint8_t {
   kPersistentLoss = 4,
   kChange = 15,
 };
+// Commands Supported and Effects log: what each opcode does, by opcode.
+struct [[gnu::packed]] EffectsLog {
+  uint32_t admin[256], io[256];
+  uint8_t reserved2048[2048];
+};
+static_assert(sizeof(EffectsLog) == 4096 && offsetof(EffectsLog, io) == 1024);
+inline constexpr uint32_t kEffectSupported = 1U << 0;
+inline constexpr uint32_t kEffectChangesBlocks = 1U << 1;  // logical block content
+
 struct [[gnu::packed]] AnaLogHeader {
   uint64_t change_count;
   uint16_t group_count;

@@ -1,5 +1,7 @@
 // The admin side of the target over the simulated network: Connect and its refusals, properties,
 // identify, logs, features, events, keep-alive, discovery, allowed hosts, reservations.
+#include <algorithm>
+
 #include "nvmf/target_test_host.h"
 
 namespace mayastor::nvmf::test {
@@ -157,6 +159,28 @@ class PoweredBdev final : public Bdev {
   const Uuid power_cycle_;
 };
 
+// A device that can neither unmap nor write zeroes.
+class PlainBdev final : public Bdev {
+ public:
+  explicit PlainBdev(std::shared_ptr<Bdev> base) : base_(std::move(base)) {}
+  const std::string& name() const noexcept override { return base_->name(); }
+  const Uuid& uuid() const noexcept override { return base_->uuid(); }
+  std::string product_name() const override { return "plain"; }
+  std::string uri() const override { return ""; }
+  uint32_t block_size() const noexcept override { return base_->block_size(); }
+  uint64_t size_bytes() const noexcept override { return base_->size_bytes(); }
+  bool supports(IoType type) const noexcept override {
+    return type != IoType::kUnmap && type != IoType::kWriteZeroes && base_->supports(type);
+  }
+  bool has_volatile_cache() const noexcept override { return false; }
+  Task<Result<std::unique_ptr<Channel>>> open_channel() override { return base_->open_channel(); }
+  IoStats stats() const override { return base_->stats(); }
+  void reset_stats() noexcept override { base_->reset_stats(); }
+
+ private:
+  const std::shared_ptr<Bdev> base_;
+};
+
 TEST_F(TargetAdminTest, ThePowerCycleIsTheDevicesElseTheMachines) {
   options.power_cycle = Uuid::from_name("machine");
   start();
@@ -248,7 +272,8 @@ TEST_F(TargetAdminTest, IdentifySatisfiesTheLinuxInitiator) {
   EXPECT_EQ(uint32_t{id.iorcsz}, 1U);
   EXPECT_EQ(uint16_t{id.icdoff}, 0);
   EXPECT_EQ(uint16_t{id.maxcmd}, 128);
-  EXPECT_EQ(id.lpa & 2, 0);  // no effects log
+  EXPECT_EQ(id.lpa, 2 | 4);  // effects log, extended data
+  EXPECT_EQ(id.acl, 3);
   EXPECT_EQ(std::string(id.subnqn), kNqn);
   EXPECT_NE(id.oncs & kOncsReservations, 0);
 
@@ -280,7 +305,6 @@ TEST_F(TargetAdminTest, LogPagesAndFeatures) {
   EXPECT_EQ(host.log_page(kLogError, 64).data, Bytes(64));
   EXPECT_EQ(host.log_page(kLogSmart, 512).data.size(), 512U);
   EXPECT_EQ(host.log_page(kLogFirmware, 512).data, Bytes(512));
-  EXPECT_TRUE(host.log_page(kLogEffects, 4096).status().is(status::kInvalidLogPage));
   EXPECT_TRUE(host.log_page(kLogDiscovery, 1024).status().is(status::kInvalidLogPage));
   const Bytes ana = host.log_page(kLogAna, 52).data;
   EXPECT_EQ(as<AnaLogHeader>(ana).group_count, 1);
@@ -312,6 +336,84 @@ TEST_F(TargetAdminTest, LogPagesAndFeatures) {
   Sqe unknown{};
   unknown.opcode = 0x55;
   EXPECT_TRUE(host.command(unknown).status().is(io_status::kInvalidOpcode));
+}
+
+// The kernel freezes queues for a command with effects, and passes none through that has unknown
+// ones or is not supported.
+TEST_F(TargetAdminTest, EffectsLogSaysWhatTheTargetTakes) {
+  start();
+  uint16_t cntlid = 0;
+  TestHost& host = open_admin({}, &cntlid);
+  TestHost& io = open_io(cntlid);
+  const Bytes page = host.log_page(kLogEffects, 4096).data;
+  ASSERT_EQ(page.size(), 4096U);
+  const auto log = as<EffectsLog>(page);
+  EXPECT_TRUE(std::all_of(page.begin() + 2048, page.end(), [](uint8_t byte) { return byte == 0; }));
+  const std::map<int, uint32_t> admin = {{0x02, 1}, {0x06, 1}, {0x08, 1}, {0x09, 1},
+                                         {0x0A, 1}, {0x0C, 1}, {0x18, 1}, {0x7F, 1}};
+  const std::map<int, uint32_t> commands = {{0x00, 1}, {0x01, 3}, {0x02, 1}, {0x05, 1}, {0x08, 3},
+                                            {0x09, 3}, {0x0D, 1}, {0x0E, 1}, {0x11, 1}, {0x15, 1}};
+  for (int opcode = 0; opcode < 256; ++opcode) {
+    const auto expected = [opcode](const std::map<int, uint32_t>& known) {
+      const auto at = known.find(opcode);
+      return at == known.end() ? 0U : at->second;
+    };
+    EXPECT_EQ(uint32_t{log.admin[opcode]}, expected(admin)) << "admin " << opcode;
+    EXPECT_EQ(uint32_t{log.io[opcode]}, expected(commands)) << "I/O " << opcode;
+    // It is what happens: an opcode is refused as unknown if and only if it is not in the log.
+    Sqe sqe{};
+    sqe.opcode = static_cast<uint8_t>(opcode);
+    sqe.nsid = 1;
+    sqe.cdw11 = 1U << 2;  // of a Dataset Management: deallocate
+    sqe.sgl = {0, 4096, {}, kSglTransport};
+    if (opcode != kAdminAsyncEvent && opcode != kOpcodeFabrics) {
+      EXPECT_EQ(host.command(sqe, Bytes(4096), false).status().is(io_status::kInvalidOpcode),
+                log.admin[opcode] == 0)
+          << "admin " << opcode;
+    }
+    EXPECT_EQ(io.command(sqe, Bytes(4096), false).status().is(io_status::kInvalidOpcode),
+              log.io[opcode] == 0)
+        << "I/O " << opcode;
+  }
+}
+
+TEST_F(TargetAdminTest, EffectsLogIsReadInPieces) {
+  start();
+  TestHost& host = open_admin();
+  const Bytes page = host.log_page(kLogEffects, 4096).data;
+  ASSERT_EQ(page.size(), 4096U);
+  const auto part = [&host](uint64_t offset, uint32_t length, uint8_t command_set = 0) {
+    Sqe sqe{};
+    sqe.opcode = kAdminGetLogPage;
+    sqe.nsid = kBroadcastNsid;
+    sqe.cdw10 = kLogEffects | (length / 4 - 1) << 16;
+    sqe.cdw12 = static_cast<uint32_t>(offset);
+    sqe.cdw13 = static_cast<uint32_t>(offset >> 32);
+    sqe.cdw14 = uint32_t{command_set} << 24;
+    sqe.sgl = {0, length, {}, kSglTransport};
+    return host.command(sqe);
+  };
+  EXPECT_EQ(part(0, 4).data, Bytes(page.begin(), page.begin() + 4));
+  EXPECT_EQ(part(1020, 24).data, Bytes(page.begin() + 1020, page.begin() + 1044));
+  EXPECT_EQ(part(4092, 8).data, Bytes(8)) << "what lies beyond the end reads as zeroes";
+  EXPECT_EQ(part(0, 8192).data.size(), 8192U);
+  for (const uint64_t bad : {uint64_t{2}, uint64_t{4100}, uint64_t{1} << 40}) {
+    EXPECT_TRUE(part(bad, 4).status().is(io_status::kInvalidField)) << bad;
+  }
+  EXPECT_TRUE(part(0, 4096, 2).status().is(io_status::kInvalidField)) << "no zoned namespaces here";
+}
+
+TEST_F(TargetAdminTest, EffectsFollowTheDevice) {
+  start();
+  SubsystemOptions plain = subsystem;
+  plain.nqn = "nqn.2019-05.io.openebs:plain";
+  plain.bdev = std::make_shared<PlainBdev>(bdev);
+  ASSERT_TRUE(sim.run(target->add_subsystem(plain)).ok());
+  TestHost& host = open_admin({.nqn = plain.nqn});
+  const auto log = as<EffectsLog>(host.log_page(kLogEffects, 4096).data);
+  EXPECT_EQ(uint32_t{log.io[kIoDatasetManagement]}, 0U);
+  EXPECT_EQ(uint32_t{log.io[kIoWriteZeroes]}, 0U);
+  EXPECT_EQ(uint32_t{log.io[kIoWrite]}, 3U);
 }
 
 TEST_F(TargetAdminTest, EventsTellOfAnaAndNamespaceChanges) {
@@ -385,7 +487,10 @@ TEST_F(TargetAdminTest, DiscoveryListsWhatTheHostMayUse) {
   HostConnect connect;
   connect.nqn = kDiscoveryNqn;
   TestHost& host = open_admin(connect);
-  EXPECT_EQ(as<IdentifyController>(host.identify(kCnsController, 0).data).cntrltype, 2);
+  const auto id = as<IdentifyController>(host.identify(kCnsController, 0).data);
+  EXPECT_EQ(id.cntrltype, 2);
+  EXPECT_EQ(id.lpa, 4);  // no effects log there
+  EXPECT_TRUE(host.log_page(kLogEffects, 4096).status().is(status::kInvalidLogPage));
   ASSERT_TRUE(host.feature(kFeatureAsyncEvents, kOaesDiscovery).status().ok());
   const Bytes log = host.log_page(kLogDiscovery, 4096).data;
   const auto header = as<DiscoveryLogHeader>(log);
