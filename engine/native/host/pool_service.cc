@@ -163,12 +163,12 @@ Task<Result<PoolInfo>> PoolService::load(PoolRequest request, IfMissing if_missi
     error.message = what + error.message;
     co_return error;
   }
-  for (const uint32_t page : loaded->store->damaged_lvols()) {
+  for (const uint32_t page : loaded->store->cut_off_lvols()) {
     events_.on_log(
-        LogLevel::kError,
-        "a replica of the pool was not loaded: its metadata page " + std::to_string(page) +
-            " is damaged, or was cut off while it was made or deleted; if one is missing, "
-            "copy the disk before the pool is changed",
+        LogLevel::kWarn,
+        "a replica of the pool was being made or deleted when its node went down, and is "
+        "gone: its metadata page " +
+            std::to_string(page) + " was half written",
         {{"pool.id", name}});
   }
   events_.on_log(LogLevel::kInfo, "pool loaded",

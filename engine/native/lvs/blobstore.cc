@@ -99,11 +99,8 @@ Task<Result<void>> Blobstore::rewrite_page(uint32_t page, const Page* image) {
   // Whatever the block size: it may be one that was asked for, larger than what the device writes
   // whole or not at all.
   if (shadow_page_) {
-    const uint32_t shadow = *shadow_page_;
-    const bool is_root = lvs_format::page_header(*image).blob_id == lvs_format::blob_id_of(page);
-    shadowed_root_ = is_root ? page : lvs_format::kNoPage;
     const Page copy = lvs_format::shadow_of(*image, page);
-    auto written = co_await write_page(shadow, &copy, true);
+    auto written = co_await write_page(*shadow_page_, &copy, true);
     if (!written.ok()) co_return written;  // the page itself is untouched
   }
   std::memcpy(page_buffer_.data(), image->data(), kPageSize);
@@ -123,8 +120,8 @@ Task<Result<void>> Blobstore::zero_pages(std::vector<uint32_t> pages, bool durab
 }
 
 // Makes `next` the metadata of `blob`, on disk and in memory. New extent pages it names must have
-// been written. `first`: the root page is new. On an error before the commit point nothing changed.
-Task<Result<void>> Blobstore::commit(Blob* blob, BlobMetadata next, bool first) {
+// been written. On an error before the commit point nothing changed.
+Task<Result<void>> Blobstore::commit(Blob* blob, BlobMetadata next) {
   std::vector<Page> images = lvs_format::encode_chain(blob->id(), next);
   auto claimed = claim_pages(images.size() - 1, 0);
   if (!claimed) {
@@ -146,19 +143,11 @@ Task<Result<void>> Blobstore::commit(Blob* blob, BlobMetadata next, bool first) 
     release_pages(chain);
     co_return io_error(flushed, "Cannot flush pool metadata");
   }
-  if (first) {
-    auto written = co_await write_page(numbers[0], &images[0], true);
-    if (!written.ok()) {
-      // It may have reached the disk all the same.
-      const IoStatus status = io_status_from_errno(written.error().error_number, true);
-      co_return fail(status, "Cannot write pool metadata");
-    }
-  } else {
-    auto written = co_await rewrite_page(numbers[0], &images[0]);
-    if (!written.ok()) {
-      if (!failed_) release_pages(chain);
-      co_return written;
-    }
+  // A new root page has a shadow too: torn, it could not be told from one that is damaged.
+  auto written = co_await rewrite_page(numbers[0], &images[0]);
+  if (!written.ok()) {
+    if (!failed_) release_pages(chain);
+    co_return written;
   }
   const std::vector<uint32_t> old_chain = std::exchange(blob->chain, chain);
   blob->meta = std::move(next);

@@ -3,11 +3,13 @@
 // Why the order of writes matters: a crash may leave any subset of what was not flushed. So new
 // pages are durable before the root page that refers to them (the commit point), and what the old
 // root referred to is given up only after the new one is durable. A page rewritten in place could
-// tear between device blocks; a copy that names that page is therefore written first into a spare
-// page ("the shadow"), from which recovery repairs it. Other implementations ignore the shadow: its
-// blob id does not belong to the page it lies in and nothing links to it.
-// Owner: the home reactor. Invariants: metadata writes happen with metadata_ held; a claimed
-// cluster or page has at most one owner; after a failed in-place write nothing more is changed
+// tear between device blocks, as could a root page that is new or is emptied; a copy that names
+// that page is therefore written first into a spare page ("the shadow"), from which recovery
+// repairs it. Other implementations ignore the shadow: its blob id does not belong to the page it
+// lies in and nothing links to it. A root page that is damaged all the same stops the import: it
+// may be all that is left of a lvol. Owner: the home reactor. Invariants: metadata writes happen
+// with metadata_ held; a claimed cluster or page has at most one owner; after a failed in-place
+// write nothing more is changed
 // (`failed`), since memory and disk may differ.
 #pragma once
 #include <algorithm>
@@ -86,10 +88,10 @@ class Blobstore final {
     return pages_.free() + (shadow_page_ ? 1u : 0u);
   }
   [[nodiscard]] bool recovered() const noexcept { return recovered_; }
-  // Blobs whose root page was found damaged after a crash, with no copy of it: they are not loaded.
-  // Lost, or their making or removal was cut off.
-  [[nodiscard]] const std::vector<uint32_t>& damaged_roots() const noexcept {
-    return damaged_roots_;
+  // Root pages without a shadow that the crash cut in two: by what is left of them, those of blobs
+  // whose making or removal did not come to its end. They were emptied.
+  [[nodiscard]] const std::vector<uint32_t>& cut_off_roots() const noexcept {
+    return cut_off_roots_;
   }
   // Takes no more changes: a metadata write failed.
   [[nodiscard]] bool failed() const noexcept { return failed_.has_value(); }
@@ -109,6 +111,7 @@ class Blobstore final {
   Task<Result<void>> read_page(uint32_t page, const Scan* scan);  // into page_buffer_
   Task<Result<bool>> repair_from_shadow(uint32_t page, Scan* scan);
   Task<Result<void>> repair_torn_roots(Scan* scan);
+  [[nodiscard]] Error lost_roots(const std::vector<uint32_t>& pages) const;
   Task<Result<void>> write_repairs(const Scan* scan);
   Task<Result<std::shared_ptr<Blob>>> load_blob(uint32_t root, Scan* scan);  // null: dropped
   Task<Result<lvs_format::ExtentPage>> load_extent_page(uint64_t blob_id, uint32_t index,
@@ -126,7 +129,7 @@ class Blobstore final {
   Task<Result<void>> write_page(uint32_t page, const lvs_format::Page* image, bool durable);
   Task<Result<void>> rewrite_page(uint32_t page, const lvs_format::Page* image);  // in place
   Task<Result<void>> zero_pages(std::vector<uint32_t> pages, bool durable);
-  Task<Result<void>> commit(Blob* blob, lvs_format::BlobMetadata next, bool first);
+  Task<Result<void>> commit(Blob* blob, lvs_format::BlobMetadata next);
   Task<Result<void>> write_extent_pages(uint64_t blob_id, const lvs_format::BlobMetadata* next,
                                         std::vector<uint32_t> indexes);
   Task<Result<void>> commit_allocation(Blob* blob, uint32_t index);
@@ -176,10 +179,9 @@ class Blobstore final {
   std::map<uint64_t, std::shared_ptr<Blob>> blobs_;
   uint64_t blob_clusters_ = 0;  // sizes of all blobs
   std::optional<uint32_t> shadow_page_;
-  std::optional<uint32_t> old_shadow_;            // was given up, and may hold its image still
-  uint64_t shadowed_root_ = lvs_format::kNoPage;  // root page whose image either of them holds
+  std::optional<uint32_t> old_shadow_;  // was given up, and may hold its image still
   bool protects_ = false;  // loading is done: there is a shadow whenever a page is free
-  std::vector<uint32_t> damaged_roots_;
+  std::vector<uint32_t> cut_off_roots_;
   AsyncMutex metadata_;
 };
 

@@ -165,7 +165,7 @@ Task<Result<void>> Blobstore::commit_allocation(Blob* blob, uint32_t index) {
         co_return written;
       }
     }
-    auto committed = co_await commit(blob, std::move(next), false);
+    auto committed = co_await commit(blob, std::move(next));
     if (!committed.ok()) {
       if (pages && !failed_) release_pages(*pages);
       co_return committed;

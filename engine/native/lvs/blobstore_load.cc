@@ -3,7 +3,6 @@
 // clean store only spares the scan of the whole metadata region, its mask tells where blobs are.
 #include <algorithm>
 #include <cstring>
-#include <set>
 
 #include "core/reactor.h"
 #include "lvs/blobstore.h"
@@ -18,7 +17,8 @@ using lvs_format::SuperBlock;
 
 namespace {
 
-constexpr uint32_t kScanPages = 256;  // metadata pages per read: 1 MiB
+constexpr uint32_t kScanPages = 256;   // metadata pages per read: 1 MiB
+constexpr size_t kLeastWritten = 512;  // bytes that every device writes whole or not at all
 
 std::span<const uint8_t, kPageSize> as_page(const uint8_t* bytes) {
   return std::span<const uint8_t, kPageSize>(bytes, kPageSize);
@@ -32,15 +32,16 @@ Error damaged(std::string what) {
 
 struct Blobstore::Scan {
   std::vector<uint32_t> roots;
-  struct Place {
+  struct Torn {
     uint32_t page;
     uint64_t blob_id;  // what its header says
+    bool no_tail;      // its last bytes are zero, the checksum among them
   };
-  std::vector<Place> torn;   // neither valid nor empty
-  std::vector<Place> stray;  // valid, nothing to do with its place: shadows, extent pages
+  std::vector<Torn> torn;       // neither valid nor empty
+  std::vector<uint32_t> stray;  // valid, nothing to do with its place: shadows, extent pages
   std::map<uint32_t, uint32_t> shadows;  // where the copy of a page lies; the highest, if several
   std::map<uint32_t, Page> repaired;     // pages that are to be written
-  std::vector<uint32_t> emptied;         // roots of deletes that are to be finished
+  std::vector<uint32_t> emptied;         // roots that are to be emptied: deletes and half creates
 };
 
 Task<Result<SuperBlock>> Blobstore::read_super(std::shared_ptr<Bdev> base) {
@@ -198,7 +199,8 @@ Task<Result<void>> Blobstore::scan(Scan* scan) {
       const auto page = as_page(buffer.data() + uint64_t{i} * kPageSize);
       if (lvs_format::all_zero(page)) continue;
       if (!lvs_format::crc_ok(page)) {
-        scan->torn.push_back({first + i, lvs_format::page_header(page).blob_id});
+        const bool no_tail = lvs_format::all_zero(page.last<kLeastWritten>());
+        scan->torn.push_back({first + i, lvs_format::page_header(page).blob_id, no_tail});
         continue;
       }
       const lvs_format::PageHeader header = lvs_format::page_header(page);
@@ -206,7 +208,7 @@ Task<Result<void>> Blobstore::scan(Scan* scan) {
       if (header.blob_id == lvs_format::blob_id_of(first + i)) {
         scan->roots.push_back(first + i);
       } else {
-        scan->stray.push_back({first + i, header.blob_id});
+        scan->stray.push_back(first + i);
         if (const auto original = lvs_format::shadow_original(page)) {
           scan->shadows[*original] = first + i;
         }
@@ -242,23 +244,53 @@ Task<Result<bool>> Blobstore::repair_from_shadow(uint32_t page, Scan* scan) {
   co_return true;
 }
 
+// What a torn root was to become is known from its shadow. Without one (the metadata region was
+// full, or another implementation wrote it) a root whose checksum's block is all zero was written
+// onto an empty page, or is being emptied, and that did not come to its end: a rewrite leaves a
+// checksum there, the old one or the new. Anything else may be all that is left of a lvol.
 Task<Result<void>> Blobstore::repair_torn_roots(Scan* scan) {
-  for (const Scan::Place& torn : scan->torn) {
+  std::vector<uint32_t> lost;
+  for (const Scan::Torn& torn : scan->torn) {
+    const uint64_t own_id = lvs_format::blob_id_of(torn.page);
     auto repaired = co_await repair_from_shadow(torn.page, scan);
     if (!repaired.ok()) co_return repaired.error();
-    if (!repaired.value()) continue;
-    const Page& page = scan->repaired.at(torn.page);
-    const bool is_root =
-        lvs_format::page_header(page).blob_id == lvs_format::blob_id_of(torn.page) &&
-        !lvs_format::parse_extent_page(page, limits()).ok();
-    if (is_root) {
-      scan->roots.push_back(torn.page);
-    } else {
+    bool to_be_empty = false;
+    if (repaired.value()) {
+      const Page& page = scan->repaired.at(torn.page);
+      const uint64_t id = lvs_format::page_header(page).blob_id;
+      if (id == own_id && !lvs_format::parse_extent_page(page, limits()).ok()) {
+        scan->roots.push_back(torn.page);
+        continue;
+      }
+      to_be_empty = id == 0;
       scan->repaired.erase(torn.page);  // an extent page: repaired when a blob asks for it
+    }
+    if (torn.blob_id != own_id)
+      continue;  // no root, and nothing refers to it, or its blob will tell
+    if (to_be_empty || torn.no_tail) {
+      scan->emptied.push_back(torn.page);
+      if (!to_be_empty) cut_off_roots_.push_back(torn.page);
+    } else {
+      lost.push_back(torn.page);
     }
   }
   std::sort(scan->roots.begin(), scan->roots.end());
+  if (!lost.empty()) co_return lost_roots(lost);
   co_return Result<void>();
+}
+
+Error Blobstore::lost_roots(const std::vector<uint32_t>& pages) const {
+  std::string blobs, commands;
+  for (const uint32_t page : pages) {
+    blobs += (blobs.empty() ? "" : ", ") + std::to_string(page);
+    commands += (commands.empty() ? "" : "; ") +
+                ("dd if=/dev/zero of=<device> bs=4096 count=1 conv=notrunc,fsync seek=" +
+                 std::to_string(page_offset(page) / kPageSize));
+  }
+  return damaged("the metadata of blob " + blobs +
+                 " is damaged, and no copy of it is left; nothing was changed. Copy the device "
+                 "first if no other replica has the data. To load the pool without what is lost: " +
+                 commands);
 }
 
 Task<Result<void>> Blobstore::write_repairs(const Scan* scan) {
@@ -386,7 +418,7 @@ Task<Result<void>> Blobstore::settle_snapshots(const Scan* scan) {
     next.remove_internal(lvs_format::kXattrSnapshotInProgress);
     next.remove_internal(lvs_format::kXattrSnapshotRemoval);
     next.data_ro_flags |= lvs_format::kDataReadOnly;
-    auto committed = co_await commit(blob.get(), std::move(next), false);
+    auto committed = co_await commit(blob.get(), std::move(next));
     if (!committed.ok()) co_return committed;
   }
   co_return Result<void>();
@@ -422,20 +454,10 @@ Result<void> Blobstore::claim_all() {
 Task<Result<void>> Blobstore::finish_recovery(const Scan* scan) {
   auto begun = co_await begin_change();  // an old version may be marked clean and still be scanned
   if (!begun.ok()) co_return begun;
-  std::set<uint64_t> damaged_ids;
-  for (const Scan::Place& torn : scan->torn) {
-    // A root by what is left of it, and nobody's page.
-    if (torn.blob_id != lvs_format::blob_id_of(torn.page) || pages_.test(torn.page)) continue;
-    damaged_roots_.push_back(torn.page);
-    damaged_ids.insert(torn.blob_id);
-  }
-  // Strays are emptied, so that an old shadow is never taken for a new one; but not what a damaged
-  // root may have named.
+  // Strays are emptied, so that an old shadow is never taken for a new one.
   std::vector<uint32_t> stale;
-  for (const Scan::Place& stray : scan->stray) {
-    if (!pages_.test(stray.page) && !damaged_ids.contains(stray.blob_id)) {
-      stale.push_back(stray.page);
-    }
+  for (const uint32_t page : scan->stray) {
+    if (!pages_.test(page)) stale.push_back(page);
   }
   auto zeroed = co_await zero_pages(std::move(stale), false);
   if (!zeroed.ok()) co_return zeroed;

@@ -79,7 +79,7 @@ Task<Result<std::shared_ptr<Blob>>> Blobstore::create_blob(BlobOptions options) 
     for (uint32_t i = 0; i < indexes.size(); ++i) indexes[i] = i;
     done = co_await write_extent_pages(id, &meta, std::move(indexes));
   }
-  if (done.ok()) done = co_await commit(blob.get(), std::move(meta), true);
+  if (done.ok()) done = co_await commit(blob.get(), std::move(meta));
   if (!done.ok()) {
     if (!failed_) {
       release_clusters(*clusters);
@@ -106,13 +106,12 @@ Task<Result<void>> Blobstore::delete_blob(std::shared_ptr<Blob> blob) {
     if (blob->metadata_locked()) co_return locked();
     auto begun = co_await begin_change();
     if (!begun.ok()) co_return begun;
-    if (shadow_page_ && shadowed_root_ == blob->root_page()) {
-      // Recovery must not take the shadow for a torn page of whoever gets this root next. (One that
-      // was given up has been emptied, or written by who got it.)
-      std::vector<uint32_t> shadow(1, *shadow_page_);
-      auto zeroed = co_await zero_pages(std::move(shadow), true);
-      if (!zeroed.ok()) co_return zeroed;
-      shadowed_root_ = lvs_format::kNoPage;
+    if (shadow_page_) {
+      // Says that the root is to be empty: recovery must take a torn one neither for a damaged one
+      // nor, from an older shadow, for one that is to be brought back.
+      const lvs_format::Page nothing = lvs_format::shadow_of(lvs_format::Page{}, blob->root_page());
+      auto marked = co_await write_page(*shadow_page_, &nothing, true);
+      if (!marked.ok()) co_return marked;
     }
     std::vector<uint32_t> root(1, blob->root_page());
     auto gone = co_await zero_pages(root, true);  // the commit point
@@ -199,7 +198,7 @@ Task<Result<void>> Blobstore::resize_blob(std::shared_ptr<Blob> blob, uint64_t n
       for (size_t i = 0; i < indexes.size(); ++i) next.extent_pages[indexes[i]] = (*pages)[i];
     }
     done = co_await write_extent_pages(blob->id(), &next, indexes);
-    if (done.ok()) done = co_await commit(blob.get(), std::move(next), false);
+    if (done.ok()) done = co_await commit(blob.get(), std::move(next));
     if (!done.ok()) {
       if (!failed_) {
         release_clusters(*clusters);
@@ -234,7 +233,7 @@ Task<Result<void>> Blobstore::change_xattrs(std::shared_ptr<Blob> blob,
   if (next.xattrs == blob->meta.xattrs) co_return Result<void>();
   auto begun = co_await begin_change();
   if (!begun.ok()) co_return begun;
-  co_return co_await commit(blob.get(), std::move(next), false);
+  co_return co_await commit(blob.get(), std::move(next));
 }
 
 }  // namespace mayastor

@@ -407,8 +407,8 @@ Task<Result<void>> LvolStore::resize_lvol(Uuid uuid, uint64_t size_bytes) {
   co_return Result<void>();
 }
 
-std::vector<uint32_t> LvolStore::damaged_lvols() const {
-  return store_ == nullptr ? std::vector<uint32_t>() : store_->damaged_roots();
+std::vector<uint32_t> LvolStore::cut_off_lvols() const {
+  return store_ == nullptr ? std::vector<uint32_t>() : store_->cut_off_roots();
 }
 
 bool LvolStore::failed() const noexcept {

@@ -76,9 +76,9 @@ class LvolStore final : public std::enable_shared_from_this<LvolStore> {
   // the clean mark (unclean_export() says why) keeps none of this back: the next import recovers.
   Task<Result<void>> export_store();
   [[nodiscard]] const std::string& unclean_export() const noexcept { return unclean_export_; }
-  // Metadata pages of lvols that a recovery could not load: lost, or cut off while they were made
-  // or deleted. Their extent pages are left where they are.
-  [[nodiscard]] std::vector<uint32_t> damaged_lvols() const;
+  // Metadata pages of lvols that, by the look of it, were being made or deleted when the crash
+  // came, without a copy that proves it. They are gone.
+  [[nodiscard]] std::vector<uint32_t> cut_off_lvols() const;
   // Takes no more changes since its metadata could not be written, or its device has gone; export
   // and import it again.
   [[nodiscard]] bool failed() const noexcept;

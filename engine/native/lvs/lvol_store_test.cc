@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "lvs/device_probe.h"
+#include "lvs/format.h"
 #include "lvs/lvs_test_support.h"
 
 namespace mayastor {
@@ -616,22 +617,159 @@ TEST(LvolStore, TornRootIsRepairedWhereTheBlockSizeIsOnlyAskedFor) {
   EXPECT_EQ(lvol->property("shared"), "true");
 }
 
-TEST(LvolStore, DamagedRootWithoutAShadowIsToldAndItsExtentPagesAreKept) {
+Result<std::shared_ptr<LvolStore>> try_import(LvsRig& rig) {
+  return rig.sim.run(LvolStore::import(rig.open_disk(), "pool", std::nullopt));
+}
+
+// A replica must not go silently: the import stops, changes nothing and says how to go on.
+TEST(LvolStore, DamagedRootWithoutAShadowStopsTheImportAndNothingIsWritten) {
   LvsRig rig;
   auto store = rig.create();
   auto first = rig.lvol(store, 1, 2 * kMiB, false);   // root page 1, extent page 2
   auto second = rig.lvol(store, 2, 2 * kMiB, false);  // root page 3
   ASSERT_TRUE(rig.sim.run(second->set_property("shared", "true")).ok());
-  EXPECT_TRUE(store->damaged_lvols().empty());
   first.reset(), second.reset(), store.reset();
+  std::vector<uint8_t> root(4096);
+  rig.disk.peek(kRegion + 4096, root.data(), root.size());
   tear_page(rig.disk, 1);
-  std::vector<uint8_t> before(4096), after(4096);
-  rig.disk.peek(kRegion + 2 * 4096, before.data(), before.size());
+  const uint64_t mutations = rig.disk.mutation_count();
+  for (int again = 0; again < 2; ++again) {
+    const auto refused = try_import(rig);
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.error().code, ErrorCode::kInternal);
+    const std::string& why = refused.error().message;
+    EXPECT_NE(why.find("metadata of blob 1 is damaged"), std::string::npos) << why;
+    EXPECT_NE(why.find("dd if=/dev/zero of=<device> bs=4096 count=1 conv=notrunc,fsync seek=5"),
+              std::string::npos)
+        << why;
+    EXPECT_EQ(rig.disk.mutation_count(), mutations);
+  }
+  // Either the page can be had again,
+  rig.disk.poke(kRegion + 4096, root.data(), root.size());
   store = rig.import();
-  EXPECT_EQ(store->damaged_lvols(), std::vector<uint32_t>{1});
+  EXPECT_EQ(store->lvols().size(), 2u);
+  store.reset();
+  // or the replica is given up, as the message says.
+  const std::vector<uint8_t> zeroes(4096);
+  rig.disk.poke(5 * 4096, zeroes.data(), zeroes.size());
+  store = rig.import();
   EXPECT_EQ(store->lvols().size(), 1u);
-  rig.disk.peek(kRegion + 2 * 4096, after.data(), after.size());
-  EXPECT_EQ(before, after);
+  EXPECT_EQ(store->free_clusters(), 63u - 2u);
+  EXPECT_EQ(store->audit(), "");
+}
+
+// The metadata region of a crashed pool, put back after each import.
+class TornRoot {
+ public:
+  static constexpr uint64_t kBytes = kRegion + 64 * 4096;
+  TornRoot(LvsRig& rig, uint32_t page) : rig_(rig), page_(page), all_(kBytes) {
+    rig_.disk.peek(0, all_.data(), all_.size());
+  }
+  // Imports with those blocks of the page new whose bits are set, the others old.
+  std::shared_ptr<LvolStore> import(uint32_t blocks, const std::vector<uint8_t>& before,
+                                    const std::vector<uint8_t>& after) {
+    rig_.disk.poke(0, all_.data(), all_.size());
+    for (uint32_t i = 0; i < 8; ++i) {
+      const std::vector<uint8_t>& from = (blocks & 1u << i) != 0 ? after : before;
+      rig_.disk.poke(kRegion + page_ * 4096u + i * 512u, from.data() + i * 512u, 512);
+    }
+    auto imported = try_import(rig_);
+    EXPECT_TRUE(imported.ok()) << imported.error().message << ", blocks " << blocks;
+    if (!imported.ok()) return nullptr;
+    auto store = imported.take();
+    EXPECT_EQ(store->audit(), "") << blocks;
+    EXPECT_NE(store->find_lvol(test_uuid(1)), nullptr) << blocks;
+    return store;
+  }
+
+ private:
+  LvsRig& rig_;
+  const uint32_t page_;
+  std::vector<uint8_t> all_;
+};
+
+// Long enough for all blocks of the root page to hold something.
+LvolOptions wordy_lvol() {
+  LvolOptions options;
+  options.name = "lvol-2";
+  options.uuid = test_uuid(2);
+  options.size_bytes = 2 * kMiB;
+  for (char key = 'a'; key < 'm'; ++key) {
+    options.properties.emplace_back(std::string(1, key), std::string(280, key));
+  }
+  return options;
+}
+
+std::vector<uint8_t> root_page(LvsRig& rig, uint32_t page) {
+  std::vector<uint8_t> bytes(4096);
+  rig.disk.peek(kRegion + page * 4096u, bytes.data(), bytes.size());
+  return bytes;
+}
+
+TEST(LvolStore, RootThatWasTornWhileItWasMadeIsMadeOrGone) {
+  LvsRig rig;
+  auto store = rig.create();
+  auto first = rig.lvol(store, 1, 2 * kMiB, false);  // pages 1 and 2
+  const std::vector<uint8_t> before = root_page(rig, 3);
+  ASSERT_TRUE(lvs_format::all_zero(before));
+  ASSERT_TRUE(rig.sim.run(store->create_lvol(wordy_lvol())).ok());
+  const std::vector<uint8_t> after = root_page(rig, 3);
+  first.reset(), store.reset();
+  TornRoot torn(rig, 3);
+  for (uint32_t blocks = 0; blocks < 256; ++blocks) {
+    store = torn.import(blocks, before, after);
+    ASSERT_NE(store, nullptr);
+    EXPECT_EQ(store->find_lvol(test_uuid(2)) != nullptr, blocks != 0) << blocks;
+    EXPECT_TRUE(store->cut_off_lvols().empty()) << "the shadow is a proof";
+    store.reset();
+  }
+}
+
+TEST(LvolStore, RootThatWasTornWhileItWasDeletedIsGone) {
+  LvsRig rig;
+  auto store = rig.create();
+  auto first = rig.lvol(store, 1, 2 * kMiB, false);
+  ASSERT_TRUE(rig.sim.run(store->create_lvol(wordy_lvol())).ok());
+  const std::vector<uint8_t> before = root_page(rig, 3);
+  // Cut off right after the root page: its extent page is as it was.
+  rig.disk.set_fault_hook([](const SimDiskOp& op) {
+    return op.type == SimDiskOpType::kWrite && op.offset == kRegion + 4 * 4096 ? -EIO : 0;
+  });
+  ASSERT_TRUE(rig.sim.run(store->destroy_lvol(test_uuid(2))).ok());
+  rig.disk.set_fault_hook(nullptr);
+  const std::vector<uint8_t> after = root_page(rig, 3);
+  ASSERT_TRUE(lvs_format::all_zero(after));
+  first.reset(), store.reset();
+  TornRoot torn(rig, 3);
+  for (uint32_t blocks = 0; blocks < 256; ++blocks) {
+    store = torn.import(blocks, before, after);
+    ASSERT_NE(store, nullptr);
+    EXPECT_EQ(store->find_lvol(test_uuid(2)) != nullptr, blocks == 0) << blocks;
+    EXPECT_TRUE(store->cut_off_lvols().empty()) << "the shadow is a proof";
+    store.reset();
+  }
+}
+
+// As another implementation leaves it, or a pool with a full metadata region: no shadow. The
+// checksum's block alone tells, and only when it is all zero.
+TEST(LvolStore, RootWithoutAShadowThatHasNoTailWasNeverWholeOrIsBeingDeleted) {
+  LvsRig rig;
+  auto store = rig.create();
+  auto first = rig.lvol(store, 1, 2 * kMiB, false);
+  ASSERT_TRUE(rig.sim.run(store->create_lvol(wordy_lvol())).ok());
+  const std::vector<uint8_t> whole = root_page(rig, 3), zeroes(4096);
+  ASSERT_TRUE(rig.sim.run(first->set_property("shared", "true")).ok());  // the shadow is its
+  first.reset(), store.reset();
+  TornRoot torn(rig, 3);
+  store = torn.import(0x7F, zeroes, whole);
+  ASSERT_NE(store, nullptr);
+  EXPECT_EQ(store->find_lvol(test_uuid(2)), nullptr);
+  EXPECT_EQ(store->cut_off_lvols(), std::vector<uint32_t>{3});
+  EXPECT_EQ(store->free_clusters(), 63u - 2u);
+  EXPECT_EQ(root_page(rig, 3), zeroes);
+  store.reset();
+  store = rig.import();  // that was its end
+  EXPECT_TRUE(store->cut_off_lvols().empty());
 }
 
 TEST(LvolStore, ShadowThatWasGivenUpIsTakenAgainAndLeavesNoOldImage) {
