@@ -1,20 +1,14 @@
+// The way of a host's request through the children: reads by turns, writes to all of them, held
+// back until each child that counts has them. See nexus_core.h for what holds.
 #include "nexus/nexus_core.h"
 
-#include <algorithm>
 #include <bit>
+
+#include "nexus/nexus_core_request.h"
 
 namespace mayastor::nexus {
 namespace {
 constexpr uint32_t kRequestsPerSlab = 32;
-constexpr uint32_t bit_of(uint32_t slot) {
-  return 1u << slot;
-}
-
-// Calls fn(slot) for each bit set.
-template <typename Fn>
-void for_each_slot(uint32_t mask, Fn fn) {
-  for (; mask != 0; mask &= mask - 1) fn(static_cast<uint32_t>(std::countr_zero(mask)));
-}
 [[nodiscard]] bool is_read(IoType type) {
   return type == IoType::kRead || type == IoType::kCompare;
 }
@@ -23,26 +17,6 @@ void for_each_slot(uint32_t mask, Fn fn) {
   return status.is(io_status::kInvalidOpcode) || status.is(io_status::kCompareFailure);
 }
 }  // namespace
-
-// One host request on its way through the children.
-struct NexusCore::Request {
-  Io* host = nullptr;
-  NexusCore* core = nullptr;
-  Request* next = nullptr;
-  Request* previous = nullptr;
-  uint64_t begin = 0, end = 0;  // nexus offsets; equal for a flush
-  uint64_t start_ns = 0;
-  uint32_t pending = 0;  // legs not done, plus one while starting
-  uint32_t has_it = 0;   // children that did it
-  uint32_t refused = 0;  // children that do not know the operation
-  uint32_t tried = 0;    // children a read was sent to
-  IoStatus error;        // the first failure
-  struct Turn : Message, WriteOrder::Ticket {
-    Request* request = nullptr;
-  };
-  Turn turn;              // a write's place among those that overlap it
-  Io legs[kMaxChildren];  // by slot
-};
 
 NexusCore::NexusCore(Nexus& nexus, Reactor& reactor)
     : nexus_(nexus), reactor_(reactor), counters_(nexus.counters_) {}
@@ -179,32 +153,6 @@ void NexusCore::read_done(Request* request, uint32_t slot, IoStatus status) noex
 }
 
 // ---- Writes
-
-// Does it meet a lock that came before it?
-bool NexusCore::locked_out(const Io& io, uint64_t arrival) const noexcept {
-  for (const RangeLock::Part* part : locks_) {
-    if (part->arrival < arrival && part->lock->overlaps(io.offset, io.offset + io.length)) {
-      return true;
-    }
-  }
-  return false;
-}
-
-void NexusCore::wait_for_lock(Io* io) noexcept {
-  io->scratch[0] = ++arrivals_;
-  waiting_.push(io);
-}
-
-// A write that came at `arrival` is over: the locks that came after it wait for one less.
-void NexusCore::give_way(uint64_t begin, uint64_t end, uint64_t arrival) noexcept {
-  for (RangeLock::Part* part : locks_) {
-    if (part->waiting == 0 || part->arrival < arrival) continue;
-    if (!part->lock->overlaps(begin, end)) continue;
-    if (--part->waiting == 0) {
-      reactor_.post([part] { part->core->lock_range(part); });
-    }
-  }
-}
 
 // Admits it: from here on it runs to its end. A flush (an empty range) overlaps nothing.
 void NexusCore::start_write(Io* io) noexcept {
@@ -391,22 +339,6 @@ void NexusCore::settle_held() noexcept {
   }
 }
 
-// A range was unlocked, or writes go on: those that still meet an earlier lock wait on. What comes
-// meanwhile goes to the end of the queue, behind the last one looked at.
-void NexusCore::retry_waiting() noexcept {
-  if (frozen_writes_ > 0 || waiting_.empty()) return;
-  const Io* const last = waiting_.last;
-  for (bool more = true; more;) {
-    Io* io = waiting_.pop();
-    more = io != last;
-    if (locked_out(*io, io->scratch[0])) {
-      waiting_.push(io);
-    } else {
-      start_write(io);
-    }
-  }
-}
-
 void NexusCore::report(uint32_t slot, IoStatus status) noexcept {
   Leg& leg = legs_[slot];
   if (leg.report_pending) return;  // until release(), refuse() or connect()
@@ -422,275 +354,6 @@ void NexusCore::report(uint32_t slot, IoStatus status) noexcept {
     nexus->on_child_failed(child_id, cause);
   };
   nexus_.reactors_.home().send(&leg.report);
-}
-
-// ---- Legs
-
-Task<Result<void>> NexusCore::connect(uint32_t slot, uint64_t child_id,
-                                      std::shared_ptr<Bdev> device, WriteLog* log, bool synced) {
-  CHECK(legs_[slot].channel == nullptr && legs_[slot].in_flight == 0);
-  Result<std::unique_ptr<Channel>> channel = co_await device->open_channel();
-  if (!channel.ok()) co_return channel.error();
-  Leg& leg = legs_[slot];
-  leg.channel = channel.take();
-  leg.child_id = child_id;
-  leg.log = log;
-  leg.report_pending = false;
-  member_mask_ |= bit_of(slot);
-  write_mask_ |= bit_of(slot);
-  if (synced) promote(slot);
-  co_return Result<void>();
-}
-
-void NexusCore::promote(uint32_t slot) {
-  CHECK(legs_[slot].channel != nullptr);
-  read_mask_ |= bit_of(slot);
-  must_ack_mask_ |= bit_of(slot);
-}
-
-void NexusCore::disconnect(uint32_t slot) {
-  write_mask_ &= ~bit_of(slot);
-  read_mask_ &= ~bit_of(slot);
-}
-
-void NexusCore::release(uint32_t slot) {
-  CHECK((write_mask_ & bit_of(slot)) == 0);
-  must_ack_mask_ &= ~bit_of(slot);
-  legs_[slot].report_pending = false;
-  settle_held();
-}
-
-void NexusCore::refuse(uint32_t slot) {
-  legs_[slot].report_pending = false;
-  Request* request = held_.first;
-  while (request != nullptr) {
-    Request* next = request->next;
-    if ((must_ack_mask_ & ~request->has_it & bit_of(slot)) != 0) {
-      held_.remove(request);
-      fail_write(request, request->error.ok() ? io_status::kInternalPathError : request->error,
-                 slot);
-    }
-    request = next;
-  }
-}
-
-struct NexusCore::LegUse {  // counts one request of a rebuild on a leg
-  NexusCore& core;
-  Leg& leg;
-  LegUse(NexusCore& on, Leg& of) : core(on), leg(of) { ++leg.in_flight; }
-  ~LegUse() {
-    --leg.in_flight;
-    core.leg_idle_check(leg);
-  }
-  LegUse(const LegUse&) = delete;
-  LegUse& operator=(const LegUse&) = delete;
-};
-
-Task<void> NexusCore::close(uint32_t slot) {
-  struct IdleAwaiter {
-    Leg& leg;
-    [[nodiscard]] bool await_ready() const noexcept { return leg.in_flight == 0; }
-    void await_suspend(std::coroutine_handle<> waiter) const noexcept {
-      CHECK(!leg.idle_waiter);
-      leg.idle_waiter = waiter;
-    }
-    void await_resume() const noexcept {}
-  };
-  Leg& leg = legs_[slot];
-  CHECK((write_mask_ & bit_of(slot)) == 0);
-  Yield yield;  // we may be inside a completion of this very channel
-  co_await yield;
-  IdleAwaiter idle{leg};
-  co_await idle;
-  leg.channel.reset();
-}
-
-void NexusCore::detach(uint32_t slot) {
-  Leg& leg = legs_[slot];
-  CHECK(leg.channel == nullptr && (write_mask_ & bit_of(slot)) == 0);
-  member_mask_ &= ~bit_of(slot);
-  must_ack_mask_ &= ~bit_of(slot);
-  leg.child_id = 0;
-  leg.log = nullptr;
-  leg.report_pending = false;
-  settle_held();
-}
-
-void NexusCore::leg_idle_check(Leg& leg) noexcept {
-  if (leg.in_flight == 0 && leg.idle_waiter) resume_later(std::exchange(leg.idle_waiter, {}));
-}
-
-// Never from inside a completion: the waiter may destroy what is completing.
-void NexusCore::resume_later(std::coroutine_handle<> waiter) {
-  reactor_.post([waiter] { waiter.resume(); });
-}
-
-Task<IoStatus> NexusCore::leg_read(uint32_t slot, uint64_t child_id, uint64_t offset, void* buffer,
-                                   uint64_t length) {
-  Leg& leg = legs_[slot];
-  if (leg.child_id != child_id || (read_mask_ & bit_of(slot)) == 0) co_return io_status::kAborted;
-  const LegUse use(*this, leg);
-  const IoStatus status = co_await read(*leg.channel, offset + data_offset_, buffer, length);
-  co_return status;
-}
-
-Task<IoStatus> NexusCore::leg_write(uint32_t slot, uint64_t child_id, uint64_t offset,
-                                    const void* buffer, uint64_t length) {
-  Leg& leg = legs_[slot];
-  if (leg.child_id != child_id || (write_mask_ & bit_of(slot)) == 0) co_return io_status::kAborted;
-  const LegUse use(*this, leg);
-  const IoStatus status =
-      co_await write(*leg.channel, offset + data_offset_, buffer, length, false);
-  co_return status;
-}
-
-Task<IoStatus> NexusCore::leg_flush(uint32_t slot, uint64_t child_id) {
-  Leg& leg = legs_[slot];
-  if (leg.child_id != child_id || (write_mask_ & bit_of(slot)) == 0) co_return io_status::kAborted;
-  const LegUse use(*this, leg);
-  const IoStatus status = co_await flush(*leg.channel);
-  co_return status;
-}
-
-// ---- Freezing and stopping
-
-Task<void> NexusCore::freeze(bool reads_too) {
-  struct DrainAwaiter {
-    NexusCore& core;
-    bool reads_too;
-    [[nodiscard]] bool await_ready() const noexcept {
-      return core.writes_in_flight_ == 0 && (!reads_too || core.reads_in_flight_ == 0);
-    }
-    void await_suspend(std::coroutine_handle<> waiter) const {
-      core.drain_waiters_.push_back(DrainWaiter{waiter, reads_too});
-    }
-    void await_resume() const noexcept {}
-  };
-  ++frozen_writes_;
-  if (reads_too) ++frozen_reads_;
-  DrainAwaiter drained{*this, reads_too};
-  co_await drained;
-}
-
-void NexusCore::drain_check() noexcept {
-  if (drain_waiters_.empty() || writes_in_flight_ > 0) return;
-  for (size_t i = 0; i < drain_waiters_.size();) {
-    if (drain_waiters_[i].reads_too && reads_in_flight_ > 0) {
-      ++i;
-      continue;
-    }
-    resume_later(drain_waiters_[i].handle);
-    drain_waiters_.erase(drain_waiters_.begin() + static_cast<ptrdiff_t>(i));
-  }
-}
-
-void NexusCore::thaw(bool reads_too) {
-  CHECK(frozen_writes_ > 0 && (!reads_too || frozen_reads_ > 0));
-  --frozen_writes_;
-  if (reads_too) --frozen_reads_;
-  IoQueue queued = std::exchange(frozen_queue_, IoQueue{});
-  while (!queued.empty()) submit(queued.pop());
-  retry_waiting();
-}
-
-Task<void> NexusCore::stop(IoStatus why, uint32_t authority) {
-  stopped_ = true;
-  stop_status_ = why;
-  stop_authority_ = authority;
-  IoQueue queued = std::exchange(frozen_queue_, IoQueue{});
-  IoQueue waiting = std::exchange(waiting_, IoQueue{});
-  while (!queued.empty()) submit(queued.pop());
-  while (!waiting.empty()) {
-    Io* io = waiting.pop();
-    give_way(io->offset, io->offset + io->length, io->scratch[0]);
-    io->complete(stop_status_);
-  }
-  settle_held();
-  Task<void> drained = freeze(true);
-  co_await drained;
-  thaw(true);
-}
-
-void NexusCore::restart() {
-  stopped_ = false;
-  stop_authority_ = kMaxChildren;
-}
-
-// ---- Range locks
-
-RangeLock::RangeLock(const std::vector<std::unique_ptr<NexusCore>>& cores) : parts_(cores.size()) {
-  for (size_t i = 0; i < cores.size(); ++i) {
-    parts_[i].lock = this;
-    parts_[i].core = cores[i].get();
-  }
-}
-
-void RangeLock::broadcast(void (*fn)(Message*) noexcept) noexcept {
-  CHECK(outstanding_ == 0 && !waiter_);
-  outstanding_ = static_cast<uint32_t>(parts_.size());
-  for (Part& part : parts_) {
-    if (&part.core->reactor() == &Reactor::current()) {
-      fn(&part);
-    } else {
-      part.fn = fn;
-      part.core->reactor().send(&part);
-    }
-  }
-}
-
-RangeLock::Awaiter RangeLock::lock(uint64_t begin, uint64_t end) noexcept {
-  CHECK(!held_);
-  held_ = true;
-  begin_ = begin;
-  end_ = end;
-  broadcast([](Message* message) noexcept {
-    auto* part = static_cast<Part*>(message);
-    NexusCore& core = *part->core;
-    core.locks_.push_back(part);
-    part->arrival = ++core.arrivals_;
-    for (auto* request = core.landing_.first; request != nullptr; request = request->next) {
-      if (part->lock->overlaps(request->begin, request->end)) ++part->waiting;
-    }
-    for (const Io* io = core.waiting_.first; io != nullptr; io = io->next) {
-      if (part->lock->overlaps(io->offset, io->offset + io->length)) ++part->waiting;
-    }
-    if (part->waiting == 0) core.lock_range(part);
-  });
-  return Awaiter{*this};
-}
-
-RangeLock::Awaiter RangeLock::unlock() noexcept {
-  CHECK(held_);
-  held_ = false;
-  broadcast([](Message* message) noexcept {
-    auto* part = static_cast<Part*>(message);
-    part->core->unlock_range(part);
-  });
-  return Awaiter{*this};
-}
-
-void RangeLock::answered() noexcept {
-  CHECK(outstanding_ > 0);
-  if (--outstanding_ == 0 && waiter_) std::exchange(waiter_, {}).resume();
-}
-
-// The range is free of writes on this core: tell home.
-void NexusCore::lock_range(RangeLock::Part* part) noexcept {
-  Reactor& home = nexus_.reactors_.home();
-  if (&home == &Reactor::current()) {
-    part->lock->answered();
-    return;
-  }
-  part->fn = [](Message* message) noexcept {
-    static_cast<RangeLock::Part*>(message)->lock->answered();
-  };
-  home.send(part);
-}
-
-void NexusCore::unlock_range(RangeLock::Part* part) noexcept {
-  std::erase(locks_, part);
-  lock_range(part);  // the answer is the same; after it `part` is home's again
-  retry_waiting();
 }
 
 }  // namespace mayastor::nexus
