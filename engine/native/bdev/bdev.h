@@ -114,6 +114,9 @@ class Bdev {
   // the same, a write that was acknowledged but not flushed has not been lost to a power failure.
   // Nil: unknown.
   [[nodiscard]] virtual Uuid power_cycle() const noexcept { return {}; }
+  // Names what the device stands on (File::medium): after it was opened anew, another value says
+  // that its blocks may be those of another disk. Nil: unknown.
+  [[nodiscard]] virtual Uuid medium() const noexcept { return {}; }
   [[nodiscard]] virtual Reservations* reservations() noexcept {
     return nullptr;
   }  // home reactor only

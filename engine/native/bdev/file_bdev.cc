@@ -49,6 +49,7 @@ class FileBdev final : public Bdev, public std::enable_shared_from_this<FileBdev
   [[nodiscard]] bool has_volatile_cache() const noexcept override {
     return file_->has_volatile_cache();
   }
+  [[nodiscard]] Uuid medium() const noexcept override { return file_->medium(); }
   Task<Result<std::unique_ptr<Channel>>> open_channel() override;
   [[nodiscard]] IoStats stats() const override { return counters_.sum(); }
   void add_latencies(IoLatencies& total) const override { counters_.add_latencies(total); }

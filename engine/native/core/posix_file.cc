@@ -58,6 +58,14 @@ std::string read_small_file(const std::string& path) {
   return out;
 }
 
+// The kernel's number of a disk in the order they were plugged in, media changes included; 0 before
+// Linux 5.15. linux/fs.h, which may be older than the kernel.
+uint64_t disk_sequence(int fd) noexcept {
+  constexpr unsigned long kGetDiskSequence = _IOR(0x12, 128, uint64_t);
+  uint64_t sequence = 0;
+  return ioctl(fd, kGetDiskSequence, &sequence) == 0 ? sequence : 0;
+}
+
 // A queue attribute of a disk, or of the disk that a partition is on.
 std::string queue_attribute(uint64_t device, const std::string& attribute) {
   const std::string base =
@@ -131,6 +139,8 @@ Result<void> PosixFile::inspect(const std::string& path) {
   is_block_device_ = S_ISBLK(info.st_mode);
   if (is_block_device_) return inspect_block_device(path, info.st_rdev);
   size_bytes_ = static_cast<uint64_t>(info.st_size);
+  medium_ =
+      Uuid::from_name("file " + std::to_string(info.st_dev) + " " + std::to_string(info.st_ino));
   inspect_regular_file();
   return {};
 }
@@ -142,6 +152,8 @@ Result<void> PosixFile::inspect_block_device(const std::string& path, uint64_t d
       ioctl(fd_, BLKPBSZGET, &physical) != 0) {
     return open_error(errno, path);
   }
+  medium_ =
+      Uuid::from_name("disk " + std::to_string(device) + " " + std::to_string(disk_sequence(fd_)));
   logical_ = static_cast<uint32_t>(logical);
   physical_ = std::max(physical, logical_);
   const std::string discard = queue_attribute(device, "discard_max_bytes");

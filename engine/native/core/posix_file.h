@@ -28,6 +28,7 @@ class PosixFile final : public File {
   [[nodiscard]] bool direct_io() const noexcept override { return direct_; }
   [[nodiscard]] bool supports_discard() const noexcept override { return discard_; }
   [[nodiscard]] bool has_volatile_cache() const noexcept override { return volatile_cache_; }
+  [[nodiscard]] Uuid medium() const noexcept override { return medium_; }
   [[nodiscard]] bool medium_gone() const noexcept override;
 
   [[nodiscard]] int fd() const noexcept { return fd_; }
@@ -43,6 +44,7 @@ class PosixFile final : public File {
   void inspect_regular_file() noexcept;
 
   const int fd_;
+  Uuid medium_;
   uint64_t size_bytes_ = 0;
   uint32_t logical_ = 512;
   uint32_t physical_ = 512;

@@ -15,6 +15,7 @@
 #include <string>
 
 #include "util/result.h"
+#include "util/uuid.h"
 
 namespace mayastor {
 
@@ -41,6 +42,9 @@ class File : public std::enable_shared_from_this<File> {
   [[nodiscard]] virtual bool supports_discard() const noexcept = 0;  // punch_hole works
   // Completed writes may be lost with the power until flush() (or durable): true unless known.
   [[nodiscard]] virtual bool has_volatile_cache() const noexcept { return true; }
+  // Names the medium behind the path: a disk that was plugged in anew has another one, and so has
+  // another disk or file that took the path. Nil: unknown.
+  [[nodiscard]] virtual Uuid medium() const noexcept { return {}; }
   // Of the block device that was opened less is left: it was unplugged, or shrunk. The kernel takes
   // the blocks of an unplugged device away and then answers a write to them with ENOSPC, a read
   // with the end of the file: only this tells that from a lack of space. Any thread; after errors.

@@ -49,6 +49,7 @@ struct Child {
   bool counts = false;       // its record is, or will be, healthy: writes need it
   bool ever_synced = false;  // the log tells what it missed since
   Uuid power_cycle;          // of its device, when it was opened last
+  Uuid medium;               // likewise
   std::optional<uint64_t> fault_time_ns;
   std::shared_ptr<Bdev> device;
   std::string device_name;

@@ -280,8 +280,17 @@ Task<Result<void>> Nexus::online_child(ChildPtr child) {
                           "it was taken out for good");
   }
   const Uuid power_cycle_before = child->power_cycle;
+  const Uuid medium_before = child->medium;
+  // Until the log has heard of it, what was there before is what the next attempt compares with.
+  const auto as_before = [&child, power_cycle_before, medium_before] {
+    child->power_cycle = power_cycle_before;
+    child->medium = medium_before;
+  };
   Result<void> opened = co_await open_child(child);
-  if (!opened.ok()) co_return opened;
+  if (!opened.ok()) {
+    as_before();
+    co_return opened;
+  }
   const Bdev& device = *child->device;
   const Result<DataArea> area =
       data_area(device.size_bytes() / device.block_size(), device.block_size(), size_bytes_);
@@ -291,17 +300,26 @@ Task<Result<void>> Nexus::online_child(ChildPtr child) {
     misfit = child_error(ErrorCode::kInvalidArgument, "online", child->uri,
                          "its device has another size than before");
   }
+  const bool same_medium = medium_before.is_nil() || child->medium == medium_before;
+  if (child->counts && !same_medium) {
+    misfit = child_error(ErrorCode::kFailedPrecondition, "online", child->uri,
+                         "it alone has the data, and its disk was changed or plugged in anew: make "
+                         "sure that it is the same disk, and create the nexus again");
+  }
   Result<void> open = check_open("online child");
   if (!open.ok()) misfit = open.error();
   if (misfit.has_value()) {
     co_await close_device(registry_, *child);
+    as_before();
     co_return *misfit;
   }
   // A device whose power went away in between may have lost writes that it had acknowledged and
-  // nobody had flushed: the log does not know them. Of a local one we may also have been told.
+  // nobody had flushed: the log does not know them. Of a local one we may also have been told. And
+  // of another disk under the same name the log knows nothing at all.
   const bool same_power =
       child->power_cycle == power_cycle_before && (child->local() || !power_cycle_before.is_nil());
-  const bool kept_all = !child->log->incomplete() && (same_power || !device.has_volatile_cache());
+  const bool kept_all =
+      same_medium && !child->log->incomplete() && (same_power || !device.has_volatile_cache());
   if (!kept_all) child->log->set_incomplete();
   const bool last_healthy = child->counts;  // it went away, but nobody was written to since
   const bool partial = options_.partial_rebuild && child->ever_synced && kept_all;

@@ -10,8 +10,11 @@ constexpr uint64_t kNexusBytes = 8 * kMiB;
 // What the initiator would give: a device with a volatile cache on a machine that can lose power.
 class RemoteDisk final : public Bdev {
  public:
-  RemoteDisk(std::shared_ptr<Bdev> disk, Uuid power_cycle, bool volatile_cache)
-      : disk_(std::move(disk)), power_cycle_(power_cycle), volatile_cache_(volatile_cache) {}
+  RemoteDisk(std::shared_ptr<Bdev> disk, Uuid power_cycle, bool volatile_cache, Uuid medium = {})
+      : disk_(std::move(disk)),
+        power_cycle_(power_cycle),
+        volatile_cache_(volatile_cache),
+        medium_(medium) {}
   const std::string& name() const noexcept override { return name_; }
   const Uuid& uuid() const noexcept override { return disk_->uuid(); }
   std::string product_name() const override { return "remote disk"; }
@@ -21,6 +24,7 @@ class RemoteDisk final : public Bdev {
   bool supports(IoType type) const noexcept override { return disk_->supports(type); }
   bool has_volatile_cache() const noexcept override { return volatile_cache_; }
   Uuid power_cycle() const noexcept override { return power_cycle_; }
+  Uuid medium() const noexcept override { return medium_; }
   Task<Result<std::unique_ptr<Channel>>> open_channel() override { return disk_->open_channel(); }
   IoStats stats() const override { return disk_->stats(); }
   void reset_stats() noexcept override { disk_->reset_stats(); }
@@ -31,6 +35,7 @@ class RemoteDisk final : public Bdev {
   std::shared_ptr<Bdev> disk_;
   const Uuid power_cycle_;
   const bool volatile_cache_;
+  const Uuid medium_;
 };
 
 constexpr const char* kRemoteUri = "nvmf://10.0.0.2:8420/nqn.test:b?uuid=";
@@ -214,6 +219,82 @@ TEST(NexusPower, OthersFollowTheLastHealthyLocalChildThatWentAway) {
   ASSERT_TRUE(rig.sim.run(rig.nexus->child_operation(b, ChildAction::kOnline)).ok());
   ASSERT_TRUE(online(b));
   EXPECT_TRUE(rig.nexus->rebuild_history().back().is_partial);
+}
+
+// A disk without a volatile cache, taken away and back while its child is offline.
+class NexusMedium : public ::testing::Test {
+ protected:
+  void plug_in(const std::string& medium) {
+    rig.registry.remove("remote-b");
+    disk = std::make_shared<RemoteDisk>(rig.registry.find("b"), Uuid(), false,
+                                        Uuid::from_name(medium));
+    ASSERT_TRUE(rig.registry.add(disk).ok());
+  }
+  void begin() {
+    rig.add_device("a");
+    rig.add_device("b");
+    plug_in("disk 1");
+    NexusOptions options = rig.options({"a"});
+    options.children.push_back(uri);
+    rig.create_with(options);
+  }
+  Result<void> act(const std::string& child, ChildAction action) {
+    return rig.sim.run(rig.nexus->child_operation(child, action));
+  }
+  bool healed() {
+    return rig.wait_for([&] {
+      return rig.nexus->state() == NexusState::kOnline && !rig.nexus->rebuild_history().empty();
+    });
+  }
+  NexusRig rig;
+  std::shared_ptr<RemoteDisk> disk;
+  const std::string uri = "bdev:///remote-b?uuid=" + NexusRig::uuid_of("b");
+};
+
+TEST_F(NexusMedium, TheSameDiskIsRebuiltFromTheLog) {
+  begin();
+  ASSERT_TRUE(act(uri, ChildAction::kOffline).ok());
+  EXPECT_TRUE(rig.write(0, 4096, 0x42).ok());
+  plug_in("disk 1");
+  ASSERT_TRUE(act(uri, ChildAction::kOnline).ok());
+  ASSERT_TRUE(healed());
+  EXPECT_TRUE(rig.nexus->rebuild_history().back().is_partial);
+}
+
+TEST_F(NexusMedium, AnotherDiskUnderTheSameNameIsRebuiltInFull) {
+  begin();
+  EXPECT_TRUE(rig.write(kMiB, 4096, 0x41).ok());
+  ASSERT_TRUE(act(uri, ChildAction::kOffline).ok());
+  EXPECT_TRUE(rig.write(0, 4096, 0x42).ok());
+  const std::vector<uint8_t> other(4096, 0x77);  // what the other disk holds
+  const auto medium = rig.sim.run(rig.registry.find("mem-b")->open_channel()).take();
+  ASSERT_TRUE(
+      rig.sim.run(write(*medium, kDataOffsetBytes + kMiB, other.data(), other.size(), false)).ok());
+  plug_in("disk 2");
+  ASSERT_TRUE(act(uri, ChildAction::kOnline).ok());
+  ASSERT_TRUE(healed());
+  EXPECT_EQ(rig.nexus->rebuild_history().back().blocks_transferred, kNexusBytes / 512);
+  EXPECT_TRUE(rig.identical("a", "b"));
+}
+
+// It alone has the data: which disk that is, is not for the engine to guess.
+TEST_F(NexusMedium, AnotherDiskIsNotTakenForTheLastHealthyOne) {
+  begin();
+  ASSERT_TRUE(act(NexusRig::uri_of("a"), ChildAction::kOffline).ok());
+  EXPECT_TRUE(rig.write(0, 4096, 0x42).ok());
+  disk->vanish();
+  ASSERT_TRUE(rig.wait_for([&] { return rig.nexus->state() == NexusState::kFaulted; }));
+  rig.sim.run_for(10 * kMs);
+  plug_in("disk 2");
+  for (int again = 0; again < 2; ++again) {
+    const Result<void> refused = act(uri, ChildAction::kOnline);
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.error().code, ErrorCode::kFailedPrecondition);
+    EXPECT_EQ(rig.nexus->state(), NexusState::kFaulted);
+  }
+  plug_in("disk 1");
+  EXPECT_TRUE(act(uri, ChildAction::kOnline).ok());
+  EXPECT_TRUE(rig.holds(0, 4096, 0x42));
 }
 
 // A failed write may be what tells first that the device has gone.
