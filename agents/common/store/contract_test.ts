@@ -100,10 +100,26 @@ for (const { name, skip, make } of RIGS) {
       const created = { target: "create", key: "/t", is: 0n } as const;
       const apply = [{ op: "put", key: "/t", value: "new" }] as const;
       const otherwise = [{ op: "put", key: "/t/lost", value: "yes" }] as const;
-      assert.equal(await store.txn({ when: [created], apply, otherwise }), true);
-      assert.equal(await store.txn({ when: [created], apply, otherwise }), false);
+      assert.notEqual(await store.txn({ when: [created], apply, otherwise }), null);
+      assert.equal(await store.txn({ when: [created], apply, otherwise }), null);
       assert.equal((await store.get("/t"))?.value, "new");
       assert.equal((await store.get("/t/lost"))?.value, "yes");
+    });
+
+    test("txn() tells the revision of what it put", async () => {
+      const when = [{ target: "mod", key: "/rev/1", is: 0n }] as const;
+      const apply = ["/rev/1", "/rev/2"].map((key) => ({ op: "put", key, value: "x" }) as const);
+      const revision = await store.txn({ when, apply });
+      await store.put("/rev/3", "later");
+      assert.ok(revision !== null);
+      assert.equal((await store.get("/rev/1"))?.modRevision, revision);
+      assert.equal((await store.get("/rev/2"))?.modRevision, revision);
+      const now = (await store.get("/rev/3"))?.modRevision;
+      assert.equal(
+        await store.txn({ when: [], apply: [] }),
+        now,
+        "nothing changed: the present one",
+      );
     });
 
     test("txn() compares values and mod revisions", async () => {
@@ -113,10 +129,10 @@ for (const { name, skip, make } of RIGS) {
       const put = (value: string) => [{ op: "put", key: "/cas", value }] as const;
       const { modRevision } = entry;
       const mod = { target: "mod", key: "/cas", is: modRevision } as const;
-      assert.equal(await store.txn({ when: [mod], apply: put("2") }), true);
-      assert.equal(await store.txn({ when: [mod], apply: put("3") }), false);
+      assert.notEqual(await store.txn({ when: [mod], apply: put("2") }), null);
+      assert.equal(await store.txn({ when: [mod], apply: put("3") }), null);
       const value = { target: "value", key: "/cas", is: "2" } as const;
-      assert.equal(await store.txn({ when: [value], apply: put("4") }), true);
+      assert.notEqual(await store.txn({ when: [value], apply: put("4") }), null);
       assert.equal((await store.get("/cas"))?.value, "4");
     });
 
@@ -124,8 +140,8 @@ for (const { name, skip, make } of RIGS) {
       const { id } = await store.leaseGrant({ ttlSec: 60 });
       await store.put("/leased", "", { lease: id });
       assert.equal((await store.get("/leased"))?.lease, id);
-      const holds = (key: string, is: bigint) =>
-        store.txn({ when: [{ target: "lease", key, is }], apply: [] });
+      const holds = async (key: string, is: bigint) =>
+        (await store.txn({ when: [{ target: "lease", key, is }], apply: [] })) !== null;
       assert.equal(await holds("/leased", id), true);
       assert.equal(await holds("/leased", id + 1n), false);
       assert.equal(await holds("/no-such-key", id), false);

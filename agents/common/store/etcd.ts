@@ -193,7 +193,7 @@ export class EtcdStore implements ObjectStore {
     }
   }
 
-  async txn({ when, apply, otherwise = [] }: Txn): Promise<boolean> {
+  async txn({ when, apply, otherwise = [] }: Txn): Promise<bigint | null> {
     const key = [...apply, ...when][0]?.key ?? "";
     const answer = await this.#call("txn", key, () =>
       this.#client.kv.txn({
@@ -202,7 +202,7 @@ export class EtcdStore implements ObjectStore {
         failure: otherwise.map(toRequest),
       }),
     );
-    return answer.succeeded;
+    return answer.succeeded ? BigInt(answer.header.revision) : null;
   }
 
   async watchPrefix(prefix: string, onEvent: (event: StoreEvent) => void): Promise<StoreWatch> {

@@ -162,17 +162,26 @@ export class LeaderLease {
    * @throws {SvcError} `unavailable` when we do not, or the store cannot be reached
    */
   async write(ops: readonly StoreOp[]): Promise<void> {
+    await this.writeIf([], ops);
+  }
+
+  /**
+   * The same, but only while `when` holds. False: nothing was written, read again.
+   * @throws {SvcError} as write()
+   */
+  async writeIf(when: readonly Compare[], ops: readonly StoreOp[]): Promise<boolean> {
     for (let attempt = 1; attempt <= WRITE_ATTEMPTS; attempt++) {
       if (this.#unsureRevision >= this.#ownerRevision) await this.#fence();
       const revision = this.#ownerRevision;
       const owner: Compare = { target: "mod", key: this.#ownerKey, is: revision };
       try {
-        if (await this.#writeWhen([owner], ops)) return;
+        if (await this.#writeWhen([owner, ...when], ops)) return true;
       } catch (error) {
         if (revision > this.#unsureRevision) this.#unsureRevision = revision;
         throw error;
       }
       if (!(await this.#isStillOwner(revision))) break;
+      if (when.length > 0 && this.#ownerRevision === revision) return false;
     }
     this.#held = false;
     throw new SvcError("unavailable", "Cannot write to the store: the leader lock is lost");
@@ -184,7 +193,7 @@ export class LeaderLease {
       throw new SvcError("unavailable", "Cannot write to the store: the leader lease is lost");
     }
     const lock: Compare = { target: "lease", key: this.#lockKey, is: this.#leaseId };
-    return await this.#options.store.txn({ when: [lock, ...more], apply: ops });
+    return (await this.#options.store.txn({ when: [lock, ...more], apply: ops })) !== null;
   }
 
   /** A write was refused: true when only the owner's revision had moved, by a fence of our own. */

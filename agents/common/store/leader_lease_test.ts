@@ -175,6 +175,30 @@ describe("LeaderLease", () => {
     await lease.close();
   });
 
+  test("writeIf() writes while its condition holds, and says when it does not", async () => {
+    const { store, keys, acquire } = rig();
+    const lease = await acquire("one");
+    const fresh = [{ target: "mod", key: "/spec", is: 0n }] as const;
+    assert.equal(await lease.writeIf(fresh, put("first")), true);
+    assert.equal(await lease.writeIf(fresh, put("second")), false);
+    assert.equal((await store.get("/spec"))?.value, "first");
+    assert.equal(lease.held, true, "the condition failed, not the lock");
+    // Its own fence moves the owner's revision meanwhile: that is no answer to the condition.
+    store.fault = ({ call }) => (call === "txn" ? "late" : "none");
+    await assert.rejects(lease.writeIf(fresh, put("lost")), { kind: "unavailable" });
+    store.fault = () => "none";
+    const entry = await store.get("/spec");
+    const same = [{ target: "mod", key: "/spec", is: entry?.modRevision ?? 0n }] as const;
+    assert.equal(await lease.writeIf(same, put("third")), true);
+    store.deliverLate();
+    assert.equal((await store.get("/spec"))?.value, "third");
+    const other = { kind: "CoreAgent", lease_id: "1", instance_name: "two" };
+    await store.put(keys.leaseOwner("CoreAgent"), JSON.stringify(other));
+    await assert.rejects(lease.writeIf([], put("late")), { kind: "unavailable" });
+    await assert.rejects(lease.writeIf(fresh, put("late")), { kind: "unavailable" });
+    await lease.close();
+  });
+
   test("a write that failed without an answer takes no effect after a later one", async () => {
     const { store, acquire } = rig();
     const lease = await acquire("one");

@@ -79,12 +79,12 @@ export class MemoryStore implements ObjectStore {
     return this.#call("list", [prefix], () => this.#below(prefix));
   }
 
-  txn({ when, apply, otherwise = [] }: Txn): Promise<boolean> {
+  txn({ when, apply, otherwise = [] }: Txn): Promise<bigint | null> {
     const keys = [...when, ...apply, ...otherwise].map((part) => part.key);
     return this.#call("txn", keys, () => {
       const holds = when.every((compare) => this.#holds(compare));
       this.#apply(holds ? apply : otherwise);
-      return holds;
+      return holds ? this.#revision : null;
     });
   }
 

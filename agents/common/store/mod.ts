@@ -54,8 +54,11 @@ export interface ObjectStore {
   deletePrefix(prefix: string): Promise<number>;
   /** Everything below a prefix in key order, read in pages at one revision. */
   list(prefix: string, options?: { readonly pageSize?: number }): Promise<StoreEntry[]>;
-  /** True when `when` held and `apply` was applied. */
-  txn(txn: Txn): Promise<boolean>;
+  /**
+   * When `when` held and `apply` was applied: the store's revision since, which is that of every entry that `apply` put.
+   * Else null.
+   */
+  txn(txn: Txn): Promise<bigint | null>;
   /** Resolves when the watch is established; events come until close(). */
   watchPrefix(prefix: string, onEvent: (event: StoreEvent) => void): Promise<StoreWatch>;
   /** Grants a lease, with the id asked for when given. */
