@@ -132,7 +132,7 @@ async function main(log: Log): Promise<void> {
     attempts: config.store?.attempts ?? 1,
     clock: systemClock,
     log,
-    answer: (id, failure) => engine.completePut(id, failure),
+    answer: ({ id, failure, revision }) => engine.completePut(id, failure, revision),
   });
   if (!store) log.warn("no persistent store: NexusInfo is not persisted");
   const news: News = { tell: () => {} };

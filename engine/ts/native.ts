@@ -224,7 +224,7 @@ const RebuildRecordSchema = Type.Object({
   endTimeNs: u64,
 });
 const EventSchema = Type.Union([
-  Type.Object({ type: Type.Literal("put"), id: u64, key: text, json: text }),
+  Type.Object({ type: Type.Literal("put"), id: u64, key: text, json: text, replaces: maybeU64 }),
   Type.Object({
     type: Type.Literal("log"),
     level: Type.Union([
@@ -316,8 +316,11 @@ export type RebuildAction = "start" | "stop" | "pause" | "resume";
 export interface NativeEngine {
   start(options: EngineOptions, onEvent: (event: EngineEvent) => void): Promise<void>;
   stop(): Promise<void>;
-  /** Answers a "put" event; `failure` null: it is durable. */
-  completePut(id: bigint, failure: string | null): void;
+  /**
+   * Answers a "put" event; `failure` null: it is durable, at `revision` (else 0n). The nexus's next put `replaces`
+   * that one; null there is a nexus's first.
+   */
+  completePut(id: bigint, failure: string | null, revision: bigint): void;
   poolCreate(request: PoolRequest): Promise<PoolInfo>;
   poolImport(request: PoolRequest): Promise<PoolInfo>;
   poolExport(name: string, uuid: string | null): Promise<void>;
@@ -406,10 +409,10 @@ function bind(raw: Readonly<Record<string, RawFunction>>): NativeEngine {
         onEvent(event);
       }),
     stop: quiet("stop"),
-    completePut: (id, failure) => {
+    completePut: (id, failure, revision) => {
       const native = raw["completePut"];
       check(native !== undefined, "the addon has no function completePut: build it again");
-      native(id, failure);
+      native(id, failure, revision);
     },
     poolCreate: answering("poolCreate", PoolSchema),
     poolImport: answering("poolImport", PoolSchema),

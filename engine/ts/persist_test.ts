@@ -5,9 +5,7 @@ import { SvcError } from "#common/errors.ts";
 import { silentLog } from "#common/log.ts";
 import { MemoryStore } from "#common/store/memory.ts";
 import type { ObjectStore, Txn } from "#common/store/mod.ts";
-import { NexusInfoPersister, type PutEvent } from "./persist.ts";
-
-type Answer = { id: bigint; failure: string | null };
+import { NexusInfoPersister, type PutAnswer, type PutEvent } from "./persist.ts";
 
 type Store = Pick<ObjectStore, "get" | "txn">;
 
@@ -25,18 +23,21 @@ function storeOf(puts: (key: string, value: string) => Promise<void>): Store {
 
 function rig(puts: ((key: string, value: string) => Promise<void>) | Store, attempts = 3) {
   const clock = new ManualClock();
-  const answers: Answer[] = [];
+  const answers: PutAnswer[] = [];
   const persister = new NexusInfoPersister({
     store: typeof puts === "function" ? storeOf(puts) : puts,
     attempts,
     clock,
     log: silentLog,
-    answer: (id, failure) => answers.push({ id, failure }),
+    answer: (answer) => answers.push(answer),
   });
   return { clock, answers, persister };
 }
 
-const put = (id: bigint, key: string, json: string): PutEvent => ({ type: "put", id, key, json });
+/** Of a nexus's first put, unless it names the revision of the one before. */
+const put = (id: bigint, key: string, json: string, replaces: bigint | null = null): PutEvent => ({
+  ...{ type: "put", id, key, json, replaces },
+});
 const down = () => Promise.reject(new SvcError("unavailable", "etcd is down"));
 
 test("NexusInfoPersister answers after the store has the record", async () => {
@@ -45,7 +46,7 @@ test("NexusInfoPersister answers after the store has the record", async () => {
   persister.accept(put(1n, "k", "v"));
   await persister.idle();
   assert.deepEqual(stored, ["k=v"]);
-  assert.deepEqual(answers, [{ id: 1n, failure: null }]);
+  assert.deepEqual(answers, [{ id: 1n, failure: null, revision: 2n }]);
 });
 
 test("NexusInfoPersister retries, then gives up with the reason", async () => {
@@ -99,66 +100,138 @@ test("NexusInfoPersister keeps the order of one key over retries, and keys apart
 });
 
 test("NexusInfoPersister without a store answers at once", async () => {
-  const answers: Answer[] = [];
+  const answers: PutAnswer[] = [];
   const persister = new NexusInfoPersister({
     store: null,
     attempts: 1,
     clock: new ManualClock(),
     log: silentLog,
-    answer: (id, failure) => answers.push({ id, failure }),
+    answer: (answer) => answers.push(answer),
   });
   persister.accept(put(1n, "k", "v"));
   await persister.idle();
-  assert.deepEqual(answers, [{ id: 1n, failure: null }]);
+  assert.deepEqual(answers, [{ id: 1n, failure: null, revision: 0n }]);
 });
 
-test("NexusInfoPersister is not undone by a put that timed out and arrives late", async () => {
+/** A store whose first `lost` transactions are under way and get no answer; `deliver` lets them arrive. */
+function losing(lost: number) {
   const memory = new MemoryStore();
   const underway: Txn[] = [];
-  let lost = 1;
-  const { persister, answers, clock } = rig({
+  const store: Store = {
     get: (key) => memory.get(key),
     txn: async (txn) => {
       if (lost-- <= 0) return memory.txn(txn);
       underway.push(txn);
       throw new SvcError("deadline-exceeded", "no answer; the outcome is unknown");
     },
-  });
+  };
+  const deliver = async () => {
+    const arrived: boolean[] = [];
+    for (const late of underway.splice(0)) arrived.push((await memory.txn(late)) !== null);
+    return arrived;
+  };
+  return { memory, store, deliver };
+}
+
+test("NexusInfoPersister is not undone by a put that timed out and arrives late", async () => {
+  const { memory, store, deliver } = losing(1);
+  const { persister, answers, clock } = rig(store);
   persister.accept(put(1n, "k", "b is healthy"));
   await clock.advance(0);
   await clock.advance(1_000);
   await persister.idle();
-  persister.accept(put(2n, "k", "b is not healthy"));
+  persister.accept(put(2n, "k", "b is not healthy", 2n));
   await persister.idle();
   assert.deepEqual(answers, [
-    { id: 1n, failure: null },
-    { id: 2n, failure: null },
+    { id: 1n, failure: null, revision: 2n },
+    { id: 2n, failure: null, revision: 3n },
   ]);
-  assert.equal(underway.length, 1);
-  for (const late of underway) await memory.txn(late);
+  assert.deepEqual(await deliver(), [false]);
   assert.equal((await memory.get("k"))?.value, "b is not healthy");
 });
 
-test("NexusInfoPersister tries again when its own late put came in between", async () => {
-  const memory = new MemoryStore();
-  const underway: Txn[] = [];
+test("NexusInfoPersister tries a first put again when its own late try came in between", async () => {
+  const { memory, store, deliver } = losing(1);
   const { persister, answers, clock } = rig({
-    get: (key) => memory.get(key),
+    get: (key) => store.get(key),
     txn: async (txn) => {
-      const late = underway.shift();
-      if (late)
-        await memory.txn(late); // right before the second try
-      else if ((await memory.get("k")) === null) {
-        underway.push(txn);
-        throw new SvcError("deadline-exceeded", "no answer; the outcome is unknown");
-      }
-      return memory.txn(txn);
+      await deliver(); // right before the second try
+      return store.txn(txn);
     },
   });
   persister.accept(put(1n, "k", "v"));
   await clock.advance(0);
   for (let turn = 0; turn < 3; turn++) await clock.advance(1_000);
   await persister.idle();
-  assert.deepEqual(answers, [{ id: 1n, failure: null }]);
+  assert.deepEqual(answers, [{ id: 1n, failure: null, revision: 3n }]);
   assert.equal((await memory.get("k"))?.value, "v");
+});
+
+test("NexusInfoPersister takes a late try of a later put for its own", async () => {
+  for (const arrives of ["before", "after"] as const) {
+    const { memory, store, deliver } = losing(1);
+    await memory.put("k", "b is healthy");
+    const { persister, answers, clock } = rig(store);
+    persister.accept(put(2n, "k", "b is not healthy", 2n));
+    await clock.advance(0);
+    if (arrives === "before") assert.deepEqual(await deliver(), [true]);
+    await clock.advance(1_000);
+    await persister.idle();
+    if (arrives === "after") assert.deepEqual(await deliver(), [false]);
+    assert.deepEqual(answers, [{ id: 2n, failure: null, revision: 3n }], arrives);
+    assert.equal((await memory.get("k"))?.value, "b is not healthy");
+    persister.accept(put(3n, "k", "b is healthy again", 3n));
+    await persister.idle();
+    assert.equal(answers.at(-1)?.failure, null, "and goes on from there");
+  }
+});
+
+/** Puts with the record at revision 2, after `meanwhile`; nothing but the end of the put may take time. */
+async function putAfter(meanwhile: (memory: MemoryStore) => Promise<unknown>) {
+  const memory = new MemoryStore();
+  const { persister, answers } = rig(memory, 100);
+  persister.accept(put(1n, "k", "b is healthy"));
+  await persister.idle();
+  await meanwhile(memory);
+  persister.accept(put(2n, "k", "b is not healthy", 2n));
+  await persister.idle(); // nobody moves the clock: no second try
+  return { persister, memory, answer: answers.at(-1) };
+}
+
+test("NexusInfoPersister fails at once when the record was fenced, and leaves it alone", async () => {
+  const { persister, memory, answer } = await putAfter((store) => store.put("k", "fenced"));
+  assert.match(answer?.failure ?? "", /Cannot store NexusInfo at k: it was changed or removed/);
+  assert.equal(answer?.revision, 0n);
+  assert.equal((await memory.get("k"))?.value, "fenced");
+  persister.accept(put(3n, "k", "the nexus was made again"));
+  await persister.idle();
+  assert.equal((await memory.get("k"))?.value, "the nexus was made again");
+});
+
+test("NexusInfoPersister fails at once when the record is gone, or says the same by another's hand", async () => {
+  const gone = await putAfter((store) => store.delete("k"));
+  assert.match(gone.answer?.failure ?? "", /it was changed or removed/);
+  assert.equal(await gone.memory.get("k"), null);
+  const again = await putAfter(async (store) => {
+    await store.delete("k");
+    await store.put("k", "b is healthy");
+  });
+  assert.match(again.answer?.failure ?? "", /it was changed or removed/);
+});
+
+test("NexusInfoPersister is refused when the fence comes between a lost try and the next one", async () => {
+  for (const arrives of ["before", "after"] as const) {
+    const { memory, store, deliver } = losing(1);
+    await memory.put("k", "b is healthy");
+    const { persister, answers, clock } = rig(store);
+    persister.accept(put(2n, "k", "b is not healthy", 2n));
+    await clock.advance(0);
+    if (arrives === "before") assert.deepEqual(await deliver(), [true]);
+    await memory.put("k", "fenced");
+    if (arrives === "after") assert.deepEqual(await deliver(), [false]);
+    await clock.advance(1_000);
+    await persister.idle();
+    assert.match(answers[0]?.failure ?? "", /it was changed or removed/, arrives);
+    assert.equal((await memory.get("k"))?.value, "fenced");
+  }
 });

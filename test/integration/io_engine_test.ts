@@ -1,8 +1,8 @@
 /**
  * The io-engine process from outside: real processes, real files, real etcd, published gRPC.
  * What is proven: a mirrored nexus survives the death of a replica's engine without losing a write,
- * records the fault in etcd, and heals; a crash and a clean stop both import again; each bad input
- * has its own published code.
+ * records the fault in etcd, and heals; one whose record was fenced acknowledges nothing that a replica
+ * missed, and ends; a crash and a clean stop both import again; each bad input has its own published code.
  */
 import assert from "node:assert/strict";
 import { mkdtempSync, openSync, readSync, rmSync, truncateSync, writeFileSync } from "node:fs";
@@ -227,6 +227,59 @@ describe("io-engine", { skip: etcdMissing(), timeout: 600_000 }, () => {
       [shared.uri, open.uri].map((replica) => digest(replica, USABLE_BYTES, DATA_OFFSET)),
     );
     assert.deepEqual(digests[0], digests[1], "both replicas hold the same bytes");
+  });
+
+  test("acknowledges nothing that a dead replica engine missed once its record is fenced, and ends", async () => {
+    const disks = [disk("fence-a"), disk("fence-b")] as const;
+    await a.pool.createPool({ name: "fence-a", disks: [disks[0]] });
+    await b.pool.createPool({ name: "fence-b", disks: [disks[1]] });
+    const local = await a.replica.createReplica({
+      ...{ name: uuid(7), uuid: uuid(7), pooluuid: "fence-a", size: SIZE },
+    });
+    const remote = await b.replica.createReplica({
+      ...{ name: uuid(8), uuid: uuid(8), pooluuid: "fence-b", size: SIZE },
+      share: ShareProtocol.NVMF,
+    });
+    const id = uuid(15);
+    const key = `volume/${uuid(22)}/nexus/${id}/info`;
+    const children = [local.uri, remote.uri];
+    const request = { name: uuid(22), uuid: id, size: SIZE, children, nexusInfoKey: key };
+    await a.nexus.createNexus(request);
+    const published = await a.nexus.publishNexus({ uuid: id, share: ShareProtocol.NVMF });
+    const uri = published.nexus?.deviceUri ?? "";
+    const journal = path.join(folder, "fence-journal");
+    const writer = new VerifyIo([
+      ...["write", "--uri", uri, "--journal", journal, "--bytes", String(USABLE_BYTES)],
+      ...["--rate", "2000", "--progress-seconds", "0.2"],
+    ]);
+    const healthy = [7, 8].map((last) => ({ healthy: true, uuid: uuid(last) }));
+    const fenced = { children: healthy, clean_shutdown: false, fenced_by: uuid(16) };
+    try {
+      await writer.acknowledges(500);
+      await store.put(key, JSON.stringify(fenced));
+      await writer.acknowledges(500); // as long as every child has them
+      await end(b, "kill");
+      await until("the nexus to shut itself down", async () =>
+        (await nexusOn(a, id)).state === NexusState.NEXUS_SHUTDOWN ? true : null,
+      );
+    } finally {
+      writer.kill();
+    }
+    await writer.finished;
+    assert.deepEqual(await info(key), fenced, "the record is its successor's to judge by");
+
+    b = await start({ name: "node-b", address: b.settings.address });
+    await b.pool.importPool({ name: "fence-b", disks: [disks[1]] });
+    const at = ["--uri", remote.uri, "--offset-bytes", String(DATA_OFFSET)];
+    await VerifyIo.run(["verify", ...at, "--journal", journal]);
+
+    await a.nexus.destroyNexus({ uuid: id });
+    assert.deepEqual(await info(key), fenced, "nor does its end change it");
+    await a.nexus.createNexus({ ...request, children: [remote.uri] });
+    const [, second] = healthy;
+    assert.deepEqual(await info(key), { children: [second], clean_shutdown: false });
+    await a.nexus.destroyNexus({ uuid: id });
+    assert.deepEqual(await info(key), { children: [second], clean_shutdown: true });
   });
 
   test("stops cleanly and comes back with everything it served", async () => {

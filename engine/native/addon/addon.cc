@@ -66,10 +66,11 @@ Napi::Value complete_put(const Info& info) {
   Reader reader(info.Env());
   const uint64_t id = reader.u64(info[0], "id");
   auto failure = reader.maybe_text(info[1], "failure");
+  const uint64_t revision = reader.u64(info[2], "revision");
   if (reader.failed()) {
     Napi::TypeError::New(info.Env(), reader.failure()).ThrowAsJavaScriptException();
   } else {
-    bridge_of(info).complete_put(id, failure.value_or(""));
+    bridge_of(info).complete_put(id, failure.value_or(""), revision);
   }
   return info.Env().Undefined();
 }

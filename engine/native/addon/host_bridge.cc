@@ -115,31 +115,35 @@ void HostBridge::halt() {
   engine_.reset();
 }
 
-Task<Result<void>> HostBridge::put(std::string key, std::string json) {
+Task<Result<uint64_t>> HostBridge::put(std::string key, std::string json,
+                                       std::optional<uint64_t> replaces) {
   const uint64_t id = next_put_id_++;
-  Completion<Result<void>> stored;
+  Completion<Result<uint64_t>> stored;
   puts_[id] = &stored;
-  send_event([id, key = std::move(key), json = std::move(json)](Napi::Env env) {
+  send_event([id, key = std::move(key), json = std::move(json), replaces](Napi::Env env) {
     auto event = Napi::Object::New(env);
     event.Set("type", Napi::String::New(env, "put"));
     event.Set("id", Napi::BigInt::New(env, id));
     event.Set("key", Napi::String::New(env, key));
     event.Set("json", Napi::String::New(env, json));
+    event.Set("replaces", replaces.has_value()
+                              ? Napi::Value(Napi::BigInt::New(env, replaces.value()))
+                              : Napi::Value(env.Null()));
     return event;
   });
-  Result<void> outcome = co_await stored;
+  Result<uint64_t> outcome = co_await stored;
   co_return outcome;
 }
 
-void HostBridge::complete_put(uint64_t id, std::string failure) {
+void HostBridge::complete_put(uint64_t id, std::string failure, uint64_t revision) {
   if (!engine_) return;
-  engine_->home().post([this, id, failure = std::move(failure)] {
+  engine_->home().post([this, id, failure = std::move(failure), revision] {
     const auto found = puts_.find(id);
     if (found == puts_.end()) return;
     auto* stored = found->second;
     puts_.erase(found);
     if (failure.empty()) {
-      stored->set(Result<void>());
+      stored->set(revision);
     } else {
       stored->set(Error{ErrorCode::kUnavailable, failure});
     }

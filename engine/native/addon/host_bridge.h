@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,7 +32,7 @@ class HostBridge final : public nexus::NexusInfoStore, public host::EngineEvents
   // js
   Napi::Value start(Napi::Env env, host::EngineOptions options, Napi::Function on_event);
   Napi::Value stop(Napi::Env env);
-  void complete_put(uint64_t id, std::string failure);  // "": stored
+  void complete_put(uint64_t id, std::string failure, uint64_t revision);  // "": stored
   void halt();  // environment is going down: stops the threads, touches no JavaScript
 
   // js: runs `work` on the home reactor and returns a promise of its answer.
@@ -52,7 +53,8 @@ class HostBridge final : public nexus::NexusInfoStore, public host::EngineEvents
   }
 
   // home
-  Task<Result<void>> put(std::string key, std::string json) override;
+  Task<Result<uint64_t>> put(std::string key, std::string json,
+                             std::optional<uint64_t> replaces) override;
   void on_log(host::LogLevel level, std::string message, host::LogFields fields) override;
   void on_nexus_changed(std::string uuid) override;
 
@@ -94,9 +96,9 @@ class HostBridge final : public nexus::NexusInfoStore, public host::EngineEvents
   std::mutex mutex_;            // control traffic only, never I/O
   std::vector<JsWork> outbox_;  // under mutex_
 
-  Latch in_flight_;                                     // home
-  uint64_t next_put_id_ = 1;                            // home
-  std::map<uint64_t, Completion<Result<void>>*> puts_;  // home
+  Latch in_flight_;                                         // home
+  uint64_t next_put_id_ = 1;                                // home
+  std::map<uint64_t, Completion<Result<uint64_t>>*> puts_;  // home
 };
 
 }  // namespace mayastor::addon

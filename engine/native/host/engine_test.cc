@@ -33,11 +33,11 @@ class Events final : public EngineEvents {
 
 class MemoryInfoStore final : public nexus::NexusInfoStore {
  public:
-  Task<Result<void>> put(std::string key, std::string json) override {
+  Task<Result<uint64_t>> put(std::string key, std::string json, std::optional<uint64_t>) override {
     const std::lock_guard held(mutex_);
     if (refuse) co_return Error{ErrorCode::kUnavailable, "the store is down"};
     records_[key] = json;
-    co_return Result<void>();
+    co_return ++revision_;
   }
   [[nodiscard]] std::string at(const std::string& key) {
     const std::lock_guard held(mutex_);
@@ -48,6 +48,7 @@ class MemoryInfoStore final : public nexus::NexusInfoStore {
  private:
   std::mutex mutex_;
   std::map<std::string, std::string> records_;
+  uint64_t revision_ = 0;
 };
 
 class EngineTest : public ::testing::Test {

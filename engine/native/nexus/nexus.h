@@ -3,7 +3,7 @@
 // them have it; reads go round-robin over the healthy ones.
 // Why faults are slow on purpose: a child that fails is cut off on every core and recorded as
 // unhealthy in the NexusInfo store *before* any write it missed is acknowledged; if that cannot be
-// recorded, the nexus shuts itself down rather than lie.
+// recorded, or the record is somebody else's by now, the nexus shuts itself down rather than lie.
 // Owner: control methods run on the home reactor; channels belong to their own reactor.
 // Invariants: an acknowledged write is on every child whose stored record is healthy; whatever a
 // child missed since it was last in sync is in its write log; the stored record always has a
@@ -224,8 +224,9 @@ class Nexus final : public Bdev, public std::enable_shared_from_this<Nexus> {
   std::vector<std::unique_ptr<NexusCore>> cores_;  // by reactor
   std::vector<ChildPtr> children_;
   uint64_t next_child_id_ = 1;
-  NexusInfo info_;         // as stored, or being stored
-  AsyncMutex info_mutex_;  // one put at a time, in order
+  NexusInfo info_;                         // as stored, or being stored
+  AsyncMutex info_mutex_;                  // one put at a time, in order
+  std::optional<uint64_t> info_revision_;  // of our last put; nobody else's may be replaced
   bool store_lost_ = false;
   AsyncMutex control_mutex_;  // one change by the outside at a time; faults do not wait for it
   Latch background_;          // faults being worked off, rebuilds

@@ -151,9 +151,14 @@ Task<Result<void>> Nexus::persist(std::function<void(NexusInfo&)> change) {
   std::string key =
       options_.nexus_info_key.empty() ? options_.uuid.to_string() : options_.nexus_info_key;
   std::string json = info_.to_json();
-  Result<void> stored = co_await store_->put(std::move(key), std::move(json));
-  if (!stored.ok()) store_lost_ = true;  // what is stored is unknown: nothing may build on it
-  co_return stored;
+  const std::optional<uint64_t> replaces = info_revision_;
+  const Result<uint64_t> stored = co_await store_->put(std::move(key), std::move(json), replaces);
+  if (!stored.ok()) {
+    store_lost_ = true;  // what is stored is unknown, or somebody else's: nothing may build on it
+    co_return stored.error();
+  }
+  info_revision_ = stored.value();
+  co_return Result<void>();
 }
 
 // The nexus can't keep its promises any more: no write is acknowledged from here on.

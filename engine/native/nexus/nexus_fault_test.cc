@@ -54,6 +54,40 @@ TEST(NexusFault, NexusShutsItselfDownWhenTheFaultCannotBeRecorded) {
   EXPECT_TRUE(rig.sim.run(rig.nexus->shutdown()).ok());  // it is down already
 }
 
+// Its successor holds "a" or "b" and judges by the record that it fenced.
+TEST(NexusFault, NexusWhoseRecordIsFencedAcknowledgesNothingThatAChildMissed) {
+  NexusRig rig(1, 2);
+  rig.add_device("a");
+  auto b = rig.add_device("b");
+  rig.create({"a", "b"});
+  rig.store.foreign_write("fenced");
+  EXPECT_TRUE(rig.write(0, 512, 1).ok());  // every child has it
+  const auto id = b->add_rule(fail_writes(io_status::kWriteFault));
+  EXPECT_FALSE(rig.write(0, 4096, 2).ok());
+  ASSERT_TRUE(rig.wait_for([&] { return rig.nexus->state() == NexusState::kShutdown; }));
+  EXPECT_FALSE(rig.write(0, 512, 3).ok());
+  const uint64_t started = rig.store.started;
+  rig.close();  // its end asks the store for nothing more
+  EXPECT_EQ(rig.store.started, started);
+  EXPECT_EQ(rig.store.last(), "fenced");
+  b->remove_rule(id);
+  rig.create({"a", "b"});  // made again: its first record overwrites, later ones follow on it
+  EXPECT_EQ(rig.store.last(), rig.record({{"a", true}, {"b", true}}, false));
+  b->add_rule(fail_writes(io_status::kWriteFault));
+  EXPECT_TRUE(rig.write(0, 4096, 4).ok());
+  EXPECT_EQ(rig.store.last(), rig.record({{"a", true}, {"b", false}}, false));
+}
+
+TEST(NexusFault, NexusWhoseRecordIsFencedEndsWithoutTouchingIt) {
+  NexusRig rig;
+  rig.add_device("a");
+  rig.create({"a"});
+  rig.store.foreign_write("fenced");
+  EXPECT_TRUE(rig.sim.run(rig.nexus->shutdown()).ok());
+  EXPECT_EQ(rig.nexus->state(), NexusState::kShutdown);
+  EXPECT_EQ(rig.store.last(), "fenced");
+}
+
 TEST(NexusFault, LastHealthyChildIsNeverFaultedByIo) {
   NexusRig rig;
   auto a = rig.add_device("a");

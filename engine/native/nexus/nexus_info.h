@@ -3,8 +3,12 @@
 // children this record calls healthy, so a write that a child missed may be acknowledged only once
 // the record says so. JSON (keys in alphabetical order):
 //   {"children":[{"healthy":true,"uuid":"<replica uuid>"}],"clean_shutdown":false}
+// Why a put names the revision that it replaces: the control plane fences the record of a nexus
+// that another one follows. Should it go on unaware, it can record no further child as unhealthy.
 // Owner: the nexus, on the home reactor.
 #pragma once
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,8 +22,12 @@ namespace mayastor::nexus {
 class NexusInfoStore {
  public:
   virtual ~NexusInfoStore() = default;
-  // Returns when `json` is durable under `key`, or an Error once the retry limits are used up.
-  virtual Task<Result<void>> put(std::string key, std::string json) = 0;
+  // Returns the revision of the record when `json` is durable under `key`. `replaces` is the one
+  // that the nexus put last, absent for its first: that overwrites whatever is there.
+  // Errors, each of them for good: the record is not at `replaces` any more, so somebody else wrote
+  // it or took it away (told at once); the retry limits are used up.
+  virtual Task<Result<uint64_t>> put(std::string key, std::string json,
+                                     std::optional<uint64_t> replaces) = 0;
 };
 
 class NexusInfo final {

@@ -19,11 +19,17 @@ namespace mayastor::nexus {
 inline constexpr uint64_t kMiB = 1u << 20;
 inline constexpr uint64_t kMs = 1'000'000;
 
-// Remembers what was stored; can be told to wait or to fail.
+// Remembers what was stored; can be told to wait or to fail. A record that somebody else wrote
+// (foreign_write) is replaced by a first put only.
 class FakeStore final : public NexusInfoStore {
  public:
-  Task<Result<void>> put(std::string key, std::string json) override {
+  Task<Result<uint64_t>> put(std::string key, std::string json,
+                             std::optional<uint64_t> replaces) override {
     ++started;
+    if (replaces.has_value() && replaces.value() != revision) {
+      co_return Error{ErrorCode::kUnavailable, "somebody else wrote the record"};
+    }
+    const uint64_t next = ++revision;
     const bool at_once = early;
     if (at_once) {  // durable at once, the answer comes later
       last_key = key;
@@ -41,7 +47,11 @@ class FakeStore final : public NexusInfoStore {
       history.push_back(std::move(json));
     }
     if (on_stored) on_stored();
-    co_return Result<void>();
+    co_return next;
+  }
+  void foreign_write(std::string json) {
+    ++revision;
+    history.push_back(std::move(json));
   }
   [[nodiscard]] std::string last() const { return history.empty() ? "" : history.back(); }
   bool down = false;
@@ -49,6 +59,7 @@ class FakeStore final : public NexusInfoStore {
   bool early = false;
   uint64_t latency_ns = 10'000;
   uint64_t started = 0;
+  uint64_t revision = 0;
   std::function<void()> on_stored;  // right before the answer
   std::string last_key;
   std::vector<std::string> history;
