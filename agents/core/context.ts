@@ -9,8 +9,8 @@ import type { Log } from "#common/log.ts";
 import { nodeHostNqn } from "#common/nqn.ts";
 import type { Random } from "#common/random.ts";
 import type { StoreKeys } from "#common/store/keys.ts";
-import type { ObjectStore, StoreOp } from "#common/store/mod.ts";
-import { readNexusInfo } from "#common/store/nexus_info.ts";
+import type { Compare, ObjectStore, StoreOp } from "#common/store/mod.ts";
+import { fencedNexusInfo, readNexusInfo, type StoredNexusInfo } from "#common/store/nexus_info.ts";
 import type { NexusInfo } from "#common/types/cluster.ts";
 import type { EngineConnector, PoolState } from "./engine/client.ts";
 import type { CoreConfig } from "./options.ts";
@@ -39,6 +39,8 @@ export type Core = {
   readonly guards: Guards;
   /** Writes under the leader's lock. */
   readonly write: (ops: readonly StoreOp[]) => Promise<void>;
+  /** The same while `when` holds; false: it does not. */
+  readonly writeIf: (when: readonly Compare[], ops: readonly StoreOp[]) => Promise<boolean>;
   /** Asks for a reconcile pass soon. */
   readonly trigger: (reason: Trigger) => void;
   /** 1.0 compatibility: NexusInfo may live at the root of the key space. */
@@ -58,11 +60,27 @@ export function poolStateOf(core: Core, id: string): PoolState | undefined {
   return core.registry.pool(id, core.specs.pools.find(id)?.node);
 }
 
+export async function storedNexusInfoOf(
+  core: Core,
+  id: { readonly volume: string | null; readonly nexus: string },
+): Promise<StoredNexusInfo | null> {
+  return await readNexusInfo(core.store, core.keys, { ...id, legacy: core.legacy });
+}
+
 export async function nexusInfoOf(
   core: Core,
   id: { readonly volume: string | null; readonly nexus: string },
 ): Promise<NexusInfo | null> {
-  return await readNexusInfo(core.store, core.keys, { ...id, legacy: core.legacy });
+  return (await storedNexusInfoOf(core, id))?.info ?? null;
+}
+
+/** From now on the record stays as it was read, whatever the nexus that made it does. False: it changed meanwhile. */
+export async function fenceNexusInfo(
+  core: Core,
+  stored: StoredNexusInfo,
+  by: string,
+): Promise<boolean> {
+  return await core.writeIf(stored.unchanged, [fencedNexusInfo(stored, by)]);
 }
 
 export async function deleteNexusInfo(

@@ -97,6 +97,7 @@ export async function createCore(options: CoreOptions): Promise<CoreAgent> {
     specs,
     guards: new Guards(clock),
     write,
+    writeIf: (when, ops) => lease.writeIf(when, ops),
     trigger: (reason) => {
       if (reason === "node-online" || reason === "node-offline") {
         unrest.untilMs = clock.monotonicMs() + UNREST_MS;

@@ -21,5 +21,7 @@ export type LeaseOwner = Static<typeof LeaseOwnerSchema>;
 export const NexusInfoSchema = Type.Object({
   children: Type.Array(Type.Object({ healthy: Type.Boolean(), uuid: UuidText })),
   clean_shutdown: Type.Boolean(),
+  /** Written by agent-core: the nexus that is about to serve instead. Who made the record cannot change it any more. */
+  fenced_by: Type.Optional(Type.String()),
 });
 export type NexusInfo = Static<typeof NexusInfoSchema>;

@@ -3,8 +3,8 @@
  *
  * Why: operations and reconcilers are tested against something that fails as engines do: calls that are refused,
  * lost before or lost after they took effect; children that fault when their node dies; rebuilds that take time.
- * Invariants: a nexus writes its NexusInfo before it shows a change, as the engine does; a rebuild
- * moves forward only when the test says so (`rebuildStep`).
+ * Invariants: a nexus writes its NexusInfo before it shows a change, as the engine does, replaces only what it wrote
+ * last, and ends itself when it cannot; a rebuild moves forward only when the test says so (`rebuildStep`).
  */
 import { SvcError } from "#common/errors.ts";
 import { encodeJson } from "#common/store/json.ts";
@@ -40,6 +40,8 @@ type FakeNexus = {
   shared: boolean;
   allowedHosts: readonly string[];
   children: FakeChild[];
+  /** Revision of the record that it put last; "lost" when one could not be put. */
+  recorded: bigint | "none" | "lost";
 };
 
 /** Decides what happens to a call; throw to refuse it. "lost": it takes effect, the answer does not come. */
@@ -203,9 +205,9 @@ export class FakeCluster {
       return false;
     const isFenced = (child: FakeChild) =>
       child.uri.startsWith("nvmf") && !this.data.admits(replicaOf(child), uuid);
-    const fenced = nexus.children.some(isFenced);
     const takes = dies ? online.slice(0, -1) : online;
     const copies = nexus.children.filter((child) => child.progress !== null);
+    const fenced = [...online, ...copies].some(isFenced); // those that it lost refuse nothing
     for (const child of [...takes, ...copies]) {
       if (!isFenced(child)) this.data.write(replicaOf(child), block, value);
     }
@@ -242,12 +244,7 @@ export class FakeCluster {
       child.faultedAtMs = this.#nowMs();
       changed = true;
     }
-    if (!changed) return;
-    try {
-      await this.#persist(nexus);
-    } catch {
-      nexus.status = "shutdown"; // what it cannot record it must not acknowledge
-    }
+    if (changed) await this.#persist(nexus);
   }
 
   /** Whether a nexus on `from` reaches the child: on its own node, or shared elsewhere over links that work. */
@@ -259,12 +256,38 @@ export class FakeCluster {
     return home === from || (home.linked && from.linked);
   }
 
-  async #persist(nexus: FakeNexus, clean = false): Promise<void> {
+  /** False: it could not be recorded, so the nexus must not acknowledge anything more. */
+  async #persist(nexus: FakeNexus, clean = false): Promise<boolean> {
     const children = nexus.children.map((child) => ({
       healthy: child.status === "Online",
       uuid: replicaOfUri(child.uri) ?? "",
     }));
-    await this.#store.put(nexus.request.infoKey, encodeJson({ children, clean_shutdown: clean }));
+    const key = nexus.request.infoKey;
+    const value = encodeJson({ children, clean_shutdown: clean });
+    if (nexus.recorded === "lost") return false;
+    try {
+      const last = nexus.recorded;
+      const is = last === "none" ? ((await this.#store.get(key))?.modRevision ?? 0n) : last;
+      const when = [{ target: "mod", key, is }] as const;
+      const put = await this.#store.txn({ when, apply: [{ op: "put", key, value }] });
+      nexus.recorded = put ?? "lost";
+    } catch {
+      nexus.recorded = "lost"; // as after the last of many tries
+    }
+    if (nexus.recorded === "lost") nexus.status = "shutdown";
+    return nexus.recorded !== "lost";
+  }
+
+  /** Ends it as its engine does when it is told to; one that ended by itself left no clean record. */
+  async #shutDown(nexus: FakeNexus): Promise<void> {
+    const open = nexus.status === "open";
+    nexus.status = "shutdown";
+    if (open) await this.#persist(nexus, true);
+  }
+
+  async #recorded(nexus: FakeNexus): Promise<void> {
+    if (await this.#persist(nexus)) return;
+    throw new SvcError("unavailable", "the record of the nexus could not be stored");
   }
 
   async #call<T>(engine: FakeEngine, name: string, work: () => T | Promise<T>): Promise<T> {
@@ -427,26 +450,26 @@ export class FakeCluster {
             shared: false,
             allowedHosts: [],
             children: request.children.map((uri) => newChild(uri, "Online")),
+            recorded: "none",
           };
           const named = (other: FakeNexus) => other.request.name === request.name;
           if ([...engine.nexuses.values()].some(named)) {
             throw new SvcError("already-exists", `a nexus of the name ${request.name} exists`);
           }
           for (const child of nexus.children) this.data.reserve(replicaOf(child), request.uuid);
-          await this.#persist(nexus);
+          await this.#recorded(nexus);
           engine.nexuses.set(request.uuid, nexus);
           return state(nexus);
         }),
       destroyNexus: (uuid) =>
         call("destroyNexus", async () => {
-          await this.#persist(nexusOf(uuid), true);
+          await this.#shutDown(nexusOf(uuid));
           engine.nexuses.delete(uuid);
         }),
       shutdownNexus: (uuid) =>
         call("shutdownNexus", async () => {
           const nexus = nexusOf(uuid);
-          nexus.status = "shutdown";
-          await this.#persist(nexus, true);
+          await this.#shutDown(nexus);
           return state(nexus);
         }),
       shareNexus: ({ uuid, allowedHosts }) =>
@@ -471,7 +494,7 @@ export class FakeCluster {
           const child = newChild(uri, "Degraded");
           this.data.reserve(replicaOf(child), uuid);
           nexus.children.push({ ...child, reason: "OutOfSync", progress: 0 });
-          await this.#persist(nexus);
+          await this.#recorded(nexus);
           return state(nexus);
         }),
       removeChild: ({ nexus: uuid, uri }) =>
@@ -482,7 +505,7 @@ export class FakeCluster {
             throw new SvcError("failed-precondition", "cannot remove the last healthy child");
           }
           nexus.children = rest;
-          await this.#persist(nexus);
+          await this.#recorded(nexus);
           return state(nexus);
         }),
       onlineChild: ({ nexus: uuid, uri }) =>

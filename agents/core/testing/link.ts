@@ -18,6 +18,8 @@ export class Link {
   calls = 0;
   cut: Cut | null = null;
   dead = false;
+  /** What happens elsewhere before a changing call is made. */
+  meanwhile: (call: string, args: readonly unknown[]) => Promise<void> = async () => {};
   readonly log: string[] = [];
 
   /** Starts counting anew, to be cut at the given call. */
@@ -43,15 +45,22 @@ export class Link {
         const call = String(property);
         if (call === "close") return member.bind(target);
         return (...args: unknown[]) =>
-          this.#pass(`${name} ${call}`, READS.has(call), () => member.apply(target, args));
+          this.#pass(`${name} ${call}`, { read: READS.has(call), args }, () =>
+            member.apply(target, args),
+          );
       },
     });
   }
 
-  async #pass(call: string, read: boolean, work: () => unknown): Promise<unknown> {
+  async #pass(
+    call: string,
+    { read, args }: { readonly read: boolean; readonly args: readonly unknown[] },
+    work: () => unknown,
+  ): Promise<unknown> {
     const gone = () => new SvcError("unavailable", `Cannot ${call}: the agent is dead`);
     if (this.dead) throw gone();
     if (read) return await work();
+    await this.meanwhile(call, args);
     this.calls += 1;
     this.log.push(call);
     const here = this.cut?.call === this.calls;

@@ -1,7 +1,7 @@
 /**
  * A seeded, hostile world around the real agent-core: users who ask for things, clients who write, engines that die
- * and come back, nodes that agent-core cannot reach though they serve on, calls whose answers get lost, a store that
- * fails, an agent-core that is killed between any two of its calls.
+ * and come back, nodes that agent-core cannot reach though they serve on, also while their target is moved, calls whose
+ * answers get lost, a store that fails, an agent-core that is killed between any two of its calls.
  *
  * Checked all along: what a client was told is stored can be read from every healthy child of the volume's target;
  * no replica is destroyed while it alone has a volume's data. Checked after everything is well again: what was asked
@@ -97,7 +97,8 @@ export class SimWorld {
     if (roll < 35) await this.#write();
     else if (roll < 60) await this.#reconcile();
     else if (roll < 80) await this.#ask();
-    else if (roll < 95) await this.#hurt();
+    else if (roll < 90) await this.#hurt();
+    else if (roll < 95) await this.#strand();
     else await this.#crashAgent();
   }
 
@@ -111,7 +112,10 @@ export class SimWorld {
   async #write(): Promise<void> {
     const client = this.#pick(this.#clients.filter(({ paths }) => paths.size > 0));
     const path = client && this.#pick([...client.paths]);
-    if (!client || path === undefined) return;
+    if (client && path !== undefined) await this.#writeVia(client, path);
+  }
+
+  async #writeVia(client: Client, path: string): Promise<void> {
     const engine = this.#rig.cluster.engines.find((one) => one.nexuses.has(path));
     if (!engine) return;
     const block = this.#random.uint32() % BLOCKS;
@@ -210,6 +214,46 @@ export class SimWorld {
     const { alive, reachable, linked } = engine;
     this.#note(`${engine.node}: ${JSON.stringify({ alive, reachable, linked })}`);
     if (this.#chance(50)) await this.#rig.cluster.faultStep();
+  }
+
+  /**
+   * A target that agent-core cannot reach is moved; at one of the calls that this takes it also loses the other engines,
+   * while its client and the store are still there.
+   */
+  async #strand(): Promise<void> {
+    const rig = this.#rig;
+    const { cluster, core } = rig;
+    for (const engine of cluster.engines) {
+      if (!engine.alive) engine.restart();
+      Object.assign(engine, { reachable: true, linked: true });
+    }
+    await rig.passes(6);
+    const client = this.#pick(this.#clients.filter(({ paths }) => paths.size > 0));
+    const path = client && core.specs.volumes.find(client.uuid)?.target?.nexus;
+    const engine = cluster.engines.find((one) => path !== undefined && one.nexuses.has(path));
+    if (!client || path === undefined || !engine) return;
+    this.#note(`${engine.node} is stranded while ${client.uuid} is moved`);
+    engine.reachable = false;
+    await rig.look();
+    let calls = 1 + (this.#random.uint32() % 20);
+    const lose = async () => {
+      calls -= 1;
+      if (calls !== 0) return;
+      engine.linked = false;
+      await this.#writeVia(client, path);
+    };
+    rig.link.meanwhile = lose;
+    const { uuid: volume } = client;
+    const request = { volume, protocol: "nvmf", reuseExisting: false, frontendNode: "" } as const;
+    try {
+      const { state } = await call(rig.api, "RepublishVolume", request);
+      if (state.target) client.paths.add(state.target.uuid);
+    } catch (error) {
+      this.#note(`refused: ${String(error)}`);
+    }
+    rig.link.meanwhile = async () => {};
+    engine.linked = false;
+    await this.#writeVia(client, path);
   }
 
   /** Killed at one of its next calls (or now), while it works; another one takes over. */

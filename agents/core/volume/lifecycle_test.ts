@@ -1,10 +1,20 @@
 /** A volume's life on engines in memory: created, published, hurt, healed, moved, gone. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { encodeJson } from "#common/store/json.ts";
+import { nexusInfoOf } from "../context.ts";
 import { replicaOfUri } from "../scheduling/snapshot.ts";
 import { call, Rig } from "../testing/rig.ts";
 
 const V1 = "bf207797-b23d-447a-8d3f-98d378acfa8a";
+/** To node-2, whatever the present target does. */
+const REPUBLISH = {
+  volume: V1,
+  node: "node-2",
+  protocol: "nvmf",
+  reuseExisting: false,
+  frontendNode: "",
+} as const;
 
 async function rigWithVolume(options: { replicas?: number; nodes?: number } = {}) {
   const rig = await Rig.start({ nodes: options.nodes ?? 3 });
@@ -334,6 +344,113 @@ describe("a volume", () => {
     await rig.close();
   });
 
+  test("an earlier target that nobody can reach acknowledges nothing without the new one's replica", async () => {
+    // It loses the other replicas' nodes and its client writes: right before the new target serves, or afterwards.
+    for (const when of ["before", "after"] as const) {
+      const rig = await rigWithVolume();
+      const { state } = await rig.publish(V1, "node-1");
+      const { cluster } = rig;
+      const old = cluster.engine("node-1");
+      old.reachable = false;
+      await rig.look();
+      const lose = async () => {
+        old.linked = false;
+        const done = await cluster.write(old, state.target?.uuid ?? "", { block: 1, value: 7 });
+        assert.equal(done, false, `${when}: the new target's replica does not have it`);
+      };
+      cluster.meanwhile = async ({ node, name }) => {
+        if (when === "before" && node === "node-2" && name === "shareNexus") await lose();
+      };
+      await call(rig.api, "RepublishVolume", REPUBLISH);
+      if (when === "after") await lose();
+      assert.deepEqual(cluster.nexusesOn(old)[0]?.status, "Shutdown");
+      Object.assign(old, { reachable: true, linked: true });
+      await rig.settle();
+      const after = await rig.volume(V1);
+      assert.equal(after.state.status, "Online");
+      for (const { uri } of after.state.target?.children ?? []) {
+        assert.equal(cluster.data.read(replicaOfUri(uri) ?? "")[1], 0);
+      }
+      assert.deepEqual(await nexusInfos(rig), [after.state.target?.uuid], "no other record stays");
+      await rig.close();
+    }
+  });
+
+  test("what the earlier target records right before its record is fenced is judged too", async () => {
+    const rig = await rigWithVolume({ nodes: 4 });
+    const { state } = await rig.volume(V1);
+    const nodes = Object.values(state.replica_topology).flatMap(({ node }) => node ?? []);
+    const [home = "", ...others] = nodes.sort();
+    const free = rig.cluster.engines.find(({ node }) => !nodes.includes(node))?.node ?? "";
+    const { cluster, link } = rig;
+    const uuid = (await rig.publish(V1, home)).state.target?.uuid ?? "";
+    cluster.engine(home).reachable = false;
+    await rig.look();
+    const lost: string[] = [];
+    link.meanwhile = async (name, args) => {
+      if (name !== "store txn" || !encodeJson(args).includes("fenced_by")) return;
+      const [used] = cluster.nexusesOn(cluster.engine(free))[0]?.children ?? [];
+      const holds = (node: string) =>
+        cluster.engine(node).replica(replicaOfUri(used?.uri ?? "") ?? "") !== undefined;
+      // First a replica that the new target does not use, then the one that it does.
+      const node = others.find(
+        (other) => !lost.includes(other) && holds(other) === lost.length > 0,
+      );
+      assert.ok(node !== undefined);
+      lost.push(node);
+      cluster.engine(node).linked = false;
+      await cluster.faultStep();
+    };
+    const move = call(rig.api, "RepublishVolume", { ...REPUBLISH, node: free });
+    await assert.rejects(move, { kind: "unavailable", message: /went on without replica/ });
+    assert.equal(lost.length, 2, "refused, judged anew, asked again");
+    const info = await nexusInfoOf(rig.core, { volume: V1, nexus: uuid });
+    assert.ok(info && info.fenced_by === undefined, "it goes on as it is");
+    assert.equal(info.children.filter((child) => child.healthy).length, 1);
+    await rig.close();
+  });
+
+  test("a target whose move failed after its record was fenced serves again", async () => {
+    for (const alive of [true, false]) {
+      const rig = await rigWithVolume();
+      const { state } = await rig.publish(V1, "node-1");
+      const { cluster } = rig;
+      const old = cluster.engine("node-1");
+      old.reachable = false;
+      await rig.look();
+      cluster.fault = ({ name }) => {
+        if (name === "shareNexus") throw refused();
+        return "ok";
+      };
+      await assert.rejects(call(rig.api, "RepublishVolume", REPUBLISH), { name: "refused" });
+      const uuid = state.target?.uuid ?? "";
+      const info = await nexusInfoOf(rig.core, { volume: V1, nexus: uuid });
+      assert.ok(info?.fenced_by !== undefined && info.fenced_by !== uuid);
+      assert.deepEqual(
+        info.children.map((child) => child.healthy),
+        [true, true, true],
+      );
+      cluster.fault = () => "ok";
+      old.reachable = true;
+      if (!alive) old.restart();
+      await rig.settle();
+      const after = await rig.volume(V1);
+      assert.equal(after.state.target?.uuid, uuid);
+      assert.equal(after.state.status, "Online");
+      assert.equal(cluster.openNexuses().length, 1);
+      const again = await nexusInfoOf(rig.core, { volume: V1, nexus: uuid });
+      assert.equal(again?.fenced_by, undefined, "it keeps its own record again");
+      cluster.engine("node-3").kill();
+      await cluster.faultStep();
+      assert.equal(
+        await cluster.write(old, uuid, { block: 1, value: 7 }),
+        true,
+        "and may lose one",
+      );
+      await rig.close();
+    }
+  });
+
   test("no replica is given up while the target that may need it cannot be seen", async () => {
     const rig = await rigWithVolume();
     await rig.publish(V1, "node-1");
@@ -425,6 +542,12 @@ describe("a volume", () => {
     await rig.close();
   });
 });
+
+/** The nexuses that the volume's records in the store are of. */
+async function nexusInfos(rig: Rig): Promise<string[]> {
+  const entries = await rig.store.list(rig.core.keys.nexusInfosOf(V1));
+  return entries.map(({ key }) => key.split("/").at(-2) ?? "");
+}
 
 function refused(): Error {
   return Object.assign(new Error("refused"), { name: "refused" });

@@ -6,10 +6,13 @@
  *   that the storage itself refuses what an older target still sends.
  * - Only replicas that the last target's NexusInfo calls healthy may be its children, also after the new one has
  *   taken them: an earlier target that could not be stopped may have gone on without one until then.
+ * - That record is fenced before the new target serves: an earlier one that is still at work cannot record the loss of
+ *   a child any more, and so acknowledges nothing that one of them missed.
  * - Callers hold the volume's guard.
  */
 import { errorMessage, SvcError } from "#common/errors.ts";
 import { nodeHostNqn } from "#common/nqn.ts";
+import type { StoredNexusInfo } from "#common/store/nexus_info.ts";
 import type { NexusInfo } from "#common/types/cluster.ts";
 import {
   CONTROLLER_ID_MAX,
@@ -19,7 +22,7 @@ import {
   type NvmfConfig,
 } from "#common/types/nexus.ts";
 import type { TargetConfig, VolumeSpec } from "#common/types/volume.ts";
-import { type Core, deleteNexusInfo, nexusInfoOf } from "../context.ts";
+import { type Core, deleteNexusInfo, fenceNexusInfo, storedNexusInfoOf } from "../context.ts";
 import {
   createNexus,
   destroyNexus,
@@ -33,6 +36,8 @@ import { nodeItems, replicaItems, suspectNodes } from "../scheduling/snapshot.ts
 import { childFor } from "./replicas.ts";
 
 const CONTROLLER_IDS = 2;
+/** Each further one follows a change of the record: a child that the earlier target lost or has again. */
+const FENCE_ATTEMPTS = 8;
 
 /** The low 64 bits of a uuid. */
 export function reservationKeyOf(nexus: string): bigint {
@@ -76,9 +81,9 @@ function allowedHosts(core: Core, target: TargetConfig): string[] {
 }
 
 /** What the last target's nexus knew of the replicas; null when there never was one, or no trace is left. */
-export async function lastNexusInfo(core: Core, volume: VolumeSpec): Promise<NexusInfo | null> {
+async function lastNexusInfo(core: Core, volume: VolumeSpec): Promise<StoredNexusInfo | null> {
   const nexus = volume.target?.nexus ?? volume.last_nexus_id;
-  return nexus === null ? null : await nexusInfoOf(core, { volume: volume.uuid, nexus });
+  return nexus === null ? null : await storedNexusInfoOf(core, { volume: volume.uuid, nexus });
 }
 
 /** @throws {SvcError} `failed-precondition` (VolumeNoReplicas) */
@@ -87,7 +92,7 @@ export async function nexusReplicas(
   volume: VolumeSpec,
   node: string,
 ): Promise<ReplicaItem[]> {
-  const info = await lastNexusInfo(core, volume);
+  const info = (await lastNexusInfo(core, volume))?.info ?? null;
   const chosen = selectForNexus(replicaItems(core, volume), {
     node,
     size: volume.size,
@@ -141,7 +146,7 @@ async function buildTarget(core: Core, volume: VolumeSpec, target: TargetConfig)
   const { node, nexus, config } = target;
   await createNexus(core, { uuid: nexus, node, children, size, owner: uuid, config });
   try {
-    await checkStillHealthy(core, volume, children);
+    await fenceEarlier(core, volume, { by: nexus, children });
     if (target.protocol !== null) await shareNexus(core, nexus, allowedHosts(core, target));
   } catch (error) {
     await destroyNexusLazily(core, nexus);
@@ -151,18 +156,38 @@ async function buildTarget(core: Core, volume: VolumeSpec, target: TargetConfig)
 
 /**
  * From the moment the new nexus holds its children the earlier one cannot write to them any more; what it did before
- * that moment, it has recorded.
+ * that moment, it has recorded; and what it would do without them now, it cannot record once its record is fenced.
+ * Without a record there is none to fence: no target served before, or its engine keeps none. One that is made late, by
+ * a creation that nobody waits for any more, is that of a nexus that is never shared.
+ * When the new target fails after this, the earlier one remains the volume's: it ends itself at its next fault, and is
+ * made again, with a new record, like any that ended by itself.
  * @throws {SvcError} `unavailable`: asking again chooses others
  */
-async function checkStillHealthy(
+async function fenceEarlier(
   core: Core,
   volume: VolumeSpec,
-  children: readonly NexusChild[],
+  { by, children }: { readonly by: string; readonly children: readonly NexusChild[] },
 ): Promise<void> {
-  const info = await lastNexusInfo(core, volume);
+  for (let attempt = 1; attempt <= FENCE_ATTEMPTS; attempt++) {
+    const last = await lastNexusInfo(core, volume);
+    if (last === null) return;
+    checkStillHealthy(volume, last.info, children); // else it goes on as it is
+    if (await fenceNexusInfo(core, last, by)) return;
+  }
+  throw new SvcError(
+    "unavailable",
+    `Cannot make a target of volume ${volume.uuid}: the earlier one's record keeps changing; ask again`,
+  );
+}
+
+function checkStillHealthy(
+  volume: VolumeSpec,
+  info: NexusInfo,
+  children: readonly NexusChild[],
+): void {
   const used = children.flatMap((child) => ("Replica" in child ? child.Replica.uuid : []));
   const lost = used.find((replica) => !isHealthy(replica, info));
-  const tooMany = info !== null && !info.clean_shutdown && used.length > 1;
+  const tooMany = !info.clean_shutdown && used.length > 1;
   if (lost === undefined && !tooMany) return;
   const why = lost === undefined ? "was not shut down cleanly" : `went on without replica ${lost}`;
   throw new SvcError(
