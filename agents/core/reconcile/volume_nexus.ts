@@ -118,16 +118,16 @@ async function rebuildNexus(core: Core, volume: VolumeSpec, nexus: NexusSpec): P
   await recreateNexus(core, nexus.uuid, await childrenNow(core, volume, nexus));
 }
 
-/** The broken nexus goes only when a better one can be made. */
+/** The broken nexus goes only when a better one can be made; until it is gone it may lose further children. */
 async function replaceNexus(core: Core, volume: VolumeSpec, nexus: NexusSpec): Promise<void> {
-  const children = await childrenNow(core, volume, nexus);
+  await childrenNow(core, volume, nexus);
   try {
     await core.registry.engine(nexus.node).destroyNexus(nexus.uuid);
   } catch (error) {
     if (!isKind(error, "not-found")) throw error;
   }
   core.registry.dropNexus(nexus.node, nexus.uuid);
-  await recreateNexus(core, nexus.uuid, children);
+  await recreateNexus(core, nexus.uuid, await childrenNow(core, volume, nexus));
 }
 
 /** For republish: true when the present target serves (again). Callers hold the volume's guard. */

@@ -451,6 +451,36 @@ describe("a volume", () => {
     }
   });
 
+  test("a target is made again from what it recorded until it was gone, not until it was asked to go", async () => {
+    const rig = await rigWithVolume();
+    const { state } = await rig.publish(V1, "node-1");
+    const { cluster } = rig;
+    const old = cluster.engine("node-1");
+    const uuid = state.target?.uuid ?? "";
+    // A move that stopped halfway: the nexus counts as shut down but serves on.
+    await rig.core.specs.nexuses.update(uuid, (spec) => ({
+      ...spec,
+      spec_status: { Created: "Shutdown" },
+      status_info: { shutdown_failed: false },
+    }));
+    cluster.meanwhile = async ({ name }) => {
+      if (name !== "destroyNexus") return;
+      cluster.meanwhile = async () => {};
+      const pool = old.pools.get("pool-1");
+      assert.ok(pool);
+      old.pools.delete("pool-1"); // its own disk goes away, and its client writes
+      assert.equal(await cluster.write(old, uuid, { block: 1, value: 7 }), true);
+      old.pools.set("pool-1", pool);
+    };
+    await rig.settle();
+    const after = await rig.volume(V1);
+    assert.equal(after.state.status, "Online");
+    for (const { uri } of after.state.target?.children ?? []) {
+      assert.equal(cluster.data.read(replicaOfUri(uri) ?? "")[1], 7, `${uri} has the write`);
+    }
+    await rig.close();
+  });
+
   test("no replica is given up while the target that may need it cannot be seen", async () => {
     const rig = await rigWithVolume();
     await rig.publish(V1, "node-1");
