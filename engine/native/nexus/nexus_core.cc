@@ -343,17 +343,10 @@ void NexusCore::report(uint32_t slot, IoStatus status) noexcept {
   Leg& leg = legs_[slot];
   if (leg.report_pending) return;  // until release(), refuse() or connect()
   leg.report_pending = true;
-  leg.report.nexus = nexus_.shared_from_this();
-  leg.report.child_id = leg.child_id;
-  leg.report.status = status;
-  leg.report.fn = [](Message* message) noexcept {
-    auto* report = static_cast<Report*>(message);
-    const std::shared_ptr<Nexus> nexus = std::move(report->nexus);
-    const uint64_t child_id = report->child_id;
-    const IoStatus cause = report->status;
-    nexus->on_child_failed(child_id, cause);
-  };
-  nexus_.reactors_.home().send(&leg.report);
+  // A message of its own: an earlier one of this leg may still be under way when a later failure,
+  // after release(), is told.
+  nexus_.reactors_.home().post([nexus = nexus_.shared_from_this(), child_id = leg.child_id,
+                                status] { nexus->on_child_failed(child_id, status); });
 }
 
 }  // namespace mayastor::nexus

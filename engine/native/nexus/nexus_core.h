@@ -127,20 +127,13 @@ class NexusCore final {
     void push(Io* io) noexcept;
     [[nodiscard]] Io* pop() noexcept;
   };
-  // Tells the home reactor that a child failed. One under way per leg is enough.
-  struct Report : Message {
-    std::shared_ptr<Nexus> nexus;  // while under way
-    uint64_t child_id = 0;
-    IoStatus status;
-  };
   struct Leg {
     std::unique_ptr<Channel> channel;
     uint64_t child_id = 0;
     WriteLog* log = nullptr;
     uint32_t in_flight = 0;
-    bool report_pending = false;
+    bool report_pending = false;  // the home reactor knows, or will: once is enough
     std::coroutine_handle<> idle_waiter;
-    Report report;
   };
   struct LegUse;
 

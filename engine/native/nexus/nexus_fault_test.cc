@@ -205,6 +205,42 @@ TEST(NexusFault, SecondFaultWhileTheFirstIsBeingRecorded) {
   for (const auto& json : rig.store.history) EXPECT_NE(json.find("\"healthy\":true"), json.npos);
 }
 
+// A child that is not in sync is let go in the turn in which its device's removal is heard of. A
+// request that failed just before is still being told to the home reactor, and another fails then.
+TEST(NexusFault, FailureIsToldWhileAnEarlierOneOfTheSameChildIsUnderWay) {
+  NexusRig rig;
+  rig.add_device("a");
+  const std::string memory_uri =
+      "malloc:///mem-b?size_mb=16&blk_size=512&uuid=" + NexusRig::uuid_of("b");
+  auto memory = rig.sim.run(rig.registry.create(memory_uri));
+  ASSERT_TRUE(memory.ok());
+  auto inner = FaultBdev::create("inner-b", memory.take());
+  auto outer = FaultBdev::create("b", inner);
+  ASSERT_TRUE(rig.registry.add(outer).ok());
+  rig.create({"a"});
+  ASSERT_TRUE(rig.sim.run(rig.nexus->add_child(rig.uri_of("b"), true)).ok());
+  FaultRule rule = fail_writes(io_status::kWriteFault);
+  rule.hold = true;
+  inner->add_rule(rule);
+  rule.length = kDataOffsetBytes + 4096;
+  outer->add_rule(rule);
+  auto first = rig.start(IoType::kWrite, 0, 4096, 1);
+  auto second = rig.start(IoType::kWrite, 8192, 4096, 2);
+  ASSERT_TRUE(rig.wait_for([&] { return outer->held_count() + inner->held_count() == 2; }));
+  {
+    Reactor& home = rig.sim.reactor(0);
+    const Reactor::Scope scope(home);
+    outer->remove_device(io_status::kWriteFault);
+    home.post([&] { inner->release_held(); });
+    outer->release_held();
+  }
+  EXPECT_TRUE(rig.finish(first)->status.ok());
+  EXPECT_TRUE(rig.finish(second)->status.ok());
+  ASSERT_TRUE(rig.wait_for([&] { return rig.child("b").state == ChildState::kFaulted; }));
+  EXPECT_TRUE(rig.write(0, 4096, 3).ok());
+  EXPECT_EQ(rig.store.last(), rig.record({{"a", true}, {"b", false}}, false));
+}
+
 TEST(NexusFault, FailureAtSubmissionIsHandledLikeAnyOther) {
   NexusRig rig;
   auto a = rig.add_device("a");
