@@ -1,6 +1,7 @@
 /**
  * The installation on three real nodes, from nothing to nothing: images of this repository, manifests by `cdk8s synth`,
- * `kubectl apply`; the documentation's quickstart; a node lost and back; every pod deleted once; `kubectl delete`.
+ * `kubectl apply`; the documentation's quickstart; nodes lost and back; every pod deleted once; an upgrade;
+ * `kubectl delete`.
  * Before it the cluster itself is checked, and after it that nothing of the cluster is left on the machine.
  *
  * Why one test: a cluster takes a minute to come up, and each part is the ground of the next.
@@ -21,6 +22,7 @@ import { loseAgentsNode, loseTargetNode } from "../support/kube_install/node_los
 import { deleteEveryPod } from "../support/kube_install/pod_loss.ts";
 import { quickstart, removeQuickstart } from "../support/kube_install/quickstart.ts";
 import { buildSidecarImages } from "../support/kube_install/sidecar_images.ts";
+import { tagOnEveryNode, upgrade } from "../support/kube_install/upgrade.ts";
 
 const MINUTES_MAX = 40;
 const BUSYBOX = /(^|\/)busybox:/;
@@ -28,6 +30,8 @@ const BUSYBOX = /(^|\/)busybox:/;
 const NODE_MONITOR_GRACE_SECONDS = 20;
 /** Room for the quickstart's volume of 1 GiB and ours. */
 const DISK_MIB = 3 * 1024;
+const PROFILE = "kind";
+const NEXT_TAG = "next";
 /** What this kind of cluster needs beside the profile for clusters whose nodes share a machine. */
 const VALUES = [
   "etcd.replicaCount=3",
@@ -57,7 +61,8 @@ test("an installation on three real nodes", {
 }, async (t) => {
   const log = (line: string) => t.diagnostic(line);
   const own = await buildClusterImages({ log });
-  const images = [...(await buildImages({ log })), ...own, ...(await buildSidecarImages())];
+  const ours = await buildImages({ log });
+  const images = [...ours, ...own, ...(await buildSidecarImages())];
   const busybox = own.find(({ reference }) => BUSYBOX.test(reference))?.reference;
   assert.ok(busybox !== undefined, "an image with busybox");
   const settingsBefore = kernelSettings();
@@ -71,7 +76,7 @@ test("an installation on three real nodes", {
   for (const { name, run } of clusterChecks(cluster, { busybox, log }))
     await step(t, `the cluster: ${name}`, run);
 
-  const installation = await Installation.synth(cluster, { profile: "kind", values: VALUES });
+  const installation = await Installation.synth(cluster, { profile: PROFILE, values: VALUES });
   t.after(() => installation.close());
   const leftovers = await Leftovers.before(installation);
 
@@ -95,6 +100,18 @@ test("an installation on three real nodes", {
   await step(t, "every pod is deleted once and comes back", (inner) =>
     deleteEveryPod(inner, installation, volume),
   );
+  await step(t, "an upgrade while the volume is written", async (inner) => {
+    await tagOnEveryNode(
+      cluster,
+      ours.map(({ reference }) => reference),
+      NEXT_TAG,
+    );
+    await upgrade(
+      cluster,
+      { profile: PROFILE, values: VALUES },
+      { tag: NEXT_TAG, volume, log: (line) => inner.diagnostic(line) },
+    );
+  });
   await step(t, "no acknowledged write is missing on any replica", () => volume.prove());
   await step(t, "kubectl delete leaves nothing behind", async (inner) => {
     await volume.remove();
