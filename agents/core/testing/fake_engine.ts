@@ -42,6 +42,8 @@ type FakeNexus = {
   children: FakeChild[];
   /** Revision of the record that it put last; "lost" when one could not be put. */
   recorded: bigint | "none" | "lost";
+  /** Stopped when no other was healthy: it alone has the data, and its record says so. */
+  lastGood: FakeChild | null;
 };
 
 /** Decides what happens to a call; throw to refuse it. "lost": it takes effect, the answer does not come. */
@@ -225,8 +227,8 @@ export class FakeCluster {
     child.reason = "NoSpace";
     child.progress = null;
     child.faultedAtMs = this.#nowMs();
-    // The record of the last one stays healthy: it alone has the data.
     if (nexus.children.some(({ status }) => status === "Online")) await this.#persist(nexus);
+    else nexus.lastGood = child;
   }
 
   async #faultDead(engine: FakeEngine, nexus: FakeNexus): Promise<void> {
@@ -258,8 +260,9 @@ export class FakeCluster {
 
   /** False: it could not be recorded, so the nexus must not acknowledge anything more. */
   async #persist(nexus: FakeNexus, clean = false): Promise<boolean> {
+    const some = nexus.children.some(({ status }) => status === "Online");
     const children = nexus.children.map((child) => ({
-      healthy: child.status === "Online",
+      healthy: some ? child.status === "Online" : child === nexus.lastGood,
       uuid: replicaOfUri(child.uri) ?? "",
     }));
     const key = nexus.request.infoKey;
@@ -451,6 +454,7 @@ export class FakeCluster {
             allowedHosts: [],
             children: request.children.map((uri) => newChild(uri, "Online")),
             recorded: "none",
+            lastGood: null,
           };
           const named = (other: FakeNexus) => other.request.name === request.name;
           if ([...engine.nexuses.values()].some(named)) {
