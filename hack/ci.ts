@@ -243,6 +243,20 @@ interface RunOptions {
   readonly output?: number;
 }
 
+/** Between SIGTERM and SIGKILL of a command that ran too long. */
+const GRACE_MS = 10_000;
+/** Set once a signal asked this program to end: what runs is told to end, and nothing further begins. */
+let interrupted = false;
+
+/** Signals a process group; false: nobody of it is left. */
+function signalGroup(leader: number | undefined, signal: NodeJS.Signals | 0): boolean {
+  try {
+    return leader !== undefined && process.kill(-leader, signal);
+  } catch {
+    return false;
+  }
+}
+
 function run(command: string, options: RunOptions): Promise<number> {
   const { minutesMax, skips, apart = false, output = "inherit" } = options;
   return new Promise((resolve) => {
@@ -255,19 +269,23 @@ function run(command: string, options: RunOptions): Promise<number> {
       stdio: ["ignore", output, output],
       detached: true,
     });
-    const stop = (signal: NodeJS.Signals) => {
-      if (child.pid !== undefined) process.kill(-child.pid, signal);
-    };
+    const stop = (signal: NodeJS.Signals | 0) => signalGroup(child.pid, signal);
+    let grace: NodeJS.Timeout | undefined;
     const timer = setTimeout(() => {
       console.error(`step ran longer than its ${minutesMax} minutes: ending it`);
       stop("SIGTERM");
-      setTimeout(() => child.exitCode === null && stop("SIGKILL"), 10_000).unref();
+      grace = setTimeout(() => stop("SIGKILL"), GRACE_MS).unref();
     }, minutesMax * 60_000);
-    const forward = () => stop("SIGTERM");
-    process.once("SIGINT", forward);
-    process.once("SIGTERM", forward);
+    // Each time: a second signal must not end us alone and leave the commands behind.
+    const forward = () => {
+      interrupted = true;
+      stop("SIGTERM");
+    };
+    process.on("SIGINT", forward);
+    process.on("SIGTERM", forward);
     child.once("close", (code) => {
       clearTimeout(timer);
+      if (!stop(0)) clearTimeout(grace); // its number may be another's by then
       process.off("SIGINT", forward);
       process.off("SIGTERM", forward);
       resolve(code ?? 1);
@@ -284,7 +302,10 @@ async function runBeside(
 ): Promise<{ readonly command: string; readonly code: number }[]> {
   if (!mayUnshare()) {
     const outcomes = [];
-    for (const command of commands) outcomes.push({ command, code: await run(command, options) });
+    for (const command of commands) {
+      if (interrupted) break;
+      outcomes.push({ command, code: await run(command, options) });
+    }
     return outcomes;
   }
   const folder = mkdtempSync(path.join(tmpdir(), "mayastor-output-"));
@@ -326,8 +347,9 @@ export async function runStep(step: Step, elapsedMinutes: number | null = null):
           ? [{ command, code: await run(command, options) }]
           : await runBeside(command, options);
       const failed = outcomes.filter(({ code }) => code !== 0);
-      if (failed.length === 0) continue;
-      failure = failed.map(({ code, command }) => `exit ${code}: ${command}`).join("; ");
+      if (failed.length === 0 && !interrupted) continue;
+      const ends = failed.map(({ code, command }) => `exit ${code}: ${command}`).join("; ");
+      failure = interrupted ? `interrupted${ends && ` (${ends})`}` : ends;
       break;
     }
     const seconds = (performance.now() - start) / 1000;
@@ -355,15 +377,19 @@ export function table(outcomes: readonly Outcome[]): string[] {
 }
 
 /**
- * Runs steps in order, all of them even after a failure; prints a table and the closing line.
+ * Runs steps in order, all of them even after a failure; prints a table and the closing line. SIGINT and SIGTERM end it:
+ * the commands under way first.
  * Without names: every step; one for which there is no time left is shown as skipped.
  */
-export async function runSteps(asked: readonly string[]): Promise<boolean> {
-  const names = asked.length > 0 ? asked : steps.map((step) => step.name);
+export async function runSteps(
+  asked: readonly string[],
+  known: readonly Step[] = steps,
+): Promise<boolean> {
+  const names = asked.length > 0 ? asked : known.map((step) => step.name);
   const wanted = names.map((name) => {
-    const step = steps.find((candidate) => candidate.name === name);
+    const step = known.find((candidate) => candidate.name === name);
     if (!step)
-      throw new Error(`No step "${name}"; there are: ${steps.map((s) => s.name).join(", ")}`);
+      throw new Error(`No step "${name}"; there are: ${known.map((s) => s.name).join(", ")}`);
     return step;
   });
   const outcomes: Outcome[] = [];
@@ -373,6 +399,7 @@ export async function runSteps(asked: readonly string[]): Promise<boolean> {
     outcomes.push(outcome);
     if (outcome.result !== "passed")
       console.log(`=== ${step.name} ${outcome.result}: ${outcome.reason}`);
+    if (interrupted) break;
   }
   console.log(`\n${availableParallelism()} cores, Node ${process.version}`);
   console.log(table(outcomes).join("\n"));

@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
 import { nodeTest, runStep, type Step, table } from "./ci.ts";
+import { until } from "./cluster/local.ts";
 import { readSkips } from "./skips.ts";
 
 const TESTS = `
@@ -30,6 +32,10 @@ const server = net.createServer().listen(18081, "127.0.0.1", () => {
   }, 10);
 });
 `;
+
+/** Says that it runs, and ends well once it was told to end twice. */
+const STUBBORN = `told=0; trap 'told=$((told + 1)); echo $told >told' TERM; touch runs
+while [ $told -lt 2 ]; do sleep 0.05; done; true`;
 
 const XML = `<testsuites><testsuite name="A">
 <testcase name="Runs" status="run" result="completed" classname="A" />
@@ -58,6 +64,60 @@ test("runStep() runs commands of a group at once, each on its own loopback, and 
   const failed = await runStep({ ...step, commands: [["true", "exit 3"], "true"] });
   assert.equal(failed.result, "failed");
   assert.equal(failed.reason, "exit 3: exit 3");
+});
+
+test("runSteps() that is interrupted ends what runs, however often it is asked, and begins nothing more", async (t) => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "mayastor-ci-"));
+  t.after(() => fs.rmSync(folder, { recursive: true, force: true }));
+  const places = ["a", "b"].map((name) => path.join(folder, name));
+  for (const place of places) fs.mkdirSync(place);
+  const group = places.map((place) => `cd ${place}; ${STUBBORN}`);
+  const next = `touch ${folder}/next`;
+  const steps = [
+    { name: "first", what: "two at once", minutesMax: 1, commands: [group, next] },
+    { name: "second", what: "comes too late", minutesMax: 1, commands: [next] },
+  ];
+  const program = path.join(folder, "main.mts");
+  const ci = path.join(import.meta.dirname, "ci.ts");
+  fs.writeFileSync(
+    program,
+    `import { runSteps } from ${JSON.stringify(ci)};
+process.exitCode = (await runSteps(["first", "second"], ${JSON.stringify(steps)})) ? 0 : 1;`,
+  );
+  const child = spawn(process.execPath, ["--import", "tsx", program], {
+    cwd: path.dirname(import.meta.dirname),
+    env: { ...process.env, TMPDIR: folder },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  t.after(() => child.kill("SIGKILL"));
+  let output = "";
+  child.stdout.on("data", (data: Buffer) => {
+    output += data.toString();
+  });
+  const ended = new Promise((resolve) => child.once("close", (...how) => resolve(how)));
+  const all = (file: string, text: string) =>
+    until(`${text || "nothing"} in each ${file}`, async () =>
+      places.every((place) => fs.readFileSync(path.join(place, file), "utf8").trim() === text),
+    );
+  await all("runs", "");
+  child.kill("SIGINT");
+  await all("told", "1");
+  child.kill("SIGTERM");
+  await all("told", "2");
+  assert.deepEqual(await ended, [1, null], output);
+  assert.match(output, /^=== first failed: interrupted$/m);
+  assert.doesNotMatch(output, /second/);
+  const left = fs.readdirSync(folder).filter((name) => name.startsWith("mayastor-"));
+  assert.deepEqual(left, []);
+});
+
+test("runStep() ends a command that runs too long, and nobody else afterwards", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const step = { name: "own", what: "a step of this test", minutesMax: 1 };
+  const running = runStep({ ...step, commands: ["sleep 300"] });
+  t.mock.timers.tick(60_000);
+  assert.equal((await running).reason, "exit 1: sleep 300");
+  t.mock.timers.tick(60_000); // it is gone by now: there is nobody to kill
 });
 
 test("runStep() names every test that the step's programs skipped, with its reason", async (t) => {
