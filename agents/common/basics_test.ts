@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
 import { deadlineSignal, ManualClock } from "./clock.ts";
-import { helpText, integer, parseOptions, text } from "./config.ts";
+import { helpText, integer, parseBaseUrl, parseOptions, text } from "./config.ts";
 import { isKind, rootMessage, SvcError, toSvcError } from "./errors.ts";
 import { Gate } from "./gate.ts";
 import { parseNodeId, parseVolumeId } from "./ids.ts";
@@ -17,6 +17,14 @@ const invalid = { kind: "invalid-argument" };
 
 test("the pinned runtime runs the tests", () => {
   assert.match(process.version, /^v24\./);
+});
+
+test("parseBaseUrl() takes an HTTP server, and no slash at its end", () => {
+  assert.equal(parseBaseUrl("http://api-rest:8081//"), "http://api-rest:8081");
+  assert.equal(parseBaseUrl("https://[fd00::1]:8080/at"), "https://[fd00::1]:8080/at");
+  for (const wrong of ["", "api-rest:8081", "ftp://api-rest", "/v0"]) {
+    assert.throws(() => parseBaseUrl(wrong), invalid);
+  }
 });
 
 test("parseDurationMs() reads what the options document", () => {

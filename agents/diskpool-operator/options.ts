@@ -1,18 +1,14 @@
 /** Options of operator-diskpool, as published; see `--help`. */
-import { type Flag, integer, type Option, type OptionValues, text } from "#common/config.ts";
+import {
+  type Flag,
+  integer,
+  type Option,
+  type OptionValues,
+  parseBaseUrl,
+  text,
+} from "#common/config.ts";
 import { SvcError } from "#common/errors.ts";
 import { parseDurationMs } from "#common/units.ts";
-
-function endpoint(value: string): string {
-  const url = URL.parse(value);
-  if (url === null || !/^https?:$/.test(url.protocol)) {
-    throw new SvcError(
-      "invalid-argument",
-      `"${value}" is not a URL: write for example http://mayastor-api-rest:8081`,
-    );
-  }
-  return value;
-}
 
 function atLeastOne(value: string): number {
   const count = integer(value);
@@ -52,7 +48,7 @@ export const OPERATOR_OPTIONS = {
     short: "e",
     env: "ENDPOINT",
     default: "http://ksnode-1:30011",
-    parse: endpoint,
+    parse: parseBaseUrl,
     help: "Where api-rest listens.",
   },
   namespace: {

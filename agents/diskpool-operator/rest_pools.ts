@@ -45,7 +45,7 @@ export function restPools(
   endpoint: string,
   { timeoutMs, clock }: { timeoutMs: number; clock: Clock },
 ): Pools {
-  const base = `${endpoint.replace(/\/+$/, "")}/v0`;
+  const base = `${endpoint}/v0`;
   const changeMs = Math.max(timeoutMs, POOL_CHANGE_MS);
 
   const send = async (request: Request): Promise<unknown> => {
