@@ -13,15 +13,17 @@ torn() {
   [ -s "$1/before" ] && [ -f "$path" ] || return 1
   [ -s "$path" ] || return 0
   if [ -z "$(tail -c 1 "$path")" ] || [ -n "$(tail -c 1 "$1/before")" ]; then whole=1; else whole=0; fi
+  # Not index(): awks differ on whether a line begins with an empty one.
   awk -v whole="$whole" '
+    function begins(line, with) { return substr(line, 1, length(with)) == with }
     NR == FNR { before[FNR] = $0; lines = FNR; next }
     FNR > lines { more = 1; exit }
-    FNR > 1 && index(last, before[FNR - 1]) != 1 { more = 1; exit }
+    FNR > 1 && !begins(last, before[FNR - 1]) { more = 1; exit }
     { last = $0; at = FNR }
     END {
       if (more) exit 1
-      if (index(last, before[at]) == 1) exit whole && at == lines
-      exit whole || index(before[at], last) != 1
+      if (begins(last, before[at])) exit whole && at == lines
+      exit whole || !begins(before[at], last)
     }' "$1/before" "$path"
 }
 
