@@ -1,7 +1,7 @@
 #!/usr/bin/env tsx
 /**
- * The installation end to end on kind, with the kernel's own NVMe initiator: for a machine with Docker, kind, kubectl
- * and nvme-tcp loaded, such as a CI runner. Steps that need no initiator are shared with test/kube.
+ * The installation end to end on kind, with the kernel's own NVMe initiator: for a machine with Docker, kind, kubectl,
+ * openssh-server and the nvme-tcp module, such as a CI runner. Steps that need no initiator are shared with test/kube.
  * Usage: hack/e2e/main.ts
  *
  * Node preparation is done to this machine, whose kernel is that of kind's nodes, and taken back at the end.
