@@ -149,4 +149,9 @@ export class ProcessTable {
   async endAll(how: NodeJS.Signals = "SIGTERM"): Promise<void> {
     for (const { name } of this.#recorded.toReversed()) await this.end(name, how);
   }
+
+  /** SIGKILL to all at once; their end is not waited for. */
+  killAll(): void {
+    for (const recorded of this.#recorded) signal(recorded, "SIGKILL");
+  }
 }

@@ -7,6 +7,7 @@ import { freeAddresses, LocalCluster } from "../../hack/cluster/local.ts";
 import { QUICK_CORE, untilOnline, untilStatus } from "../support/cluster.ts";
 import type { Call, CsiClient, Outcome } from "../support/csi/client.ts";
 import { bundle, startController } from "../support/csi/programs.ts";
+import { clearOnSignal } from "../support/interrupts.ts";
 import { untilWritten, Vm } from "../support/vm/vm.ts";
 
 const MIB = 1024 * 1024;
@@ -138,6 +139,7 @@ test("csi-node on a stock kernel keeps a file system through a lost replica, a c
     await LocalCluster.clear(path.join(folder, "cluster")); // reads the folder: before it goes
     rmSync(folder, { recursive: true, force: true });
   });
+  clearOnSignal(folder, path.join(folder, "cluster"));
   const cluster = await LocalCluster.create({
     folder: path.join(folder, "cluster"),
     engines: 3,

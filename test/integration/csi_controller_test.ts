@@ -7,6 +7,7 @@ import { LocalCluster } from "../../hack/cluster/local.ts";
 import { ownPlace, QUICK_CORE, startCluster, untilOnline } from "../support/cluster.ts";
 import type { CsiClient } from "../support/csi/client.ts";
 import { startController } from "../support/csi/programs.ts";
+import { clearOnSignal } from "../support/interrupts.ts";
 
 const MIB = 1024 * 1024;
 const A = "ec4e66fb-3b33-4439-b504-d49aba53da26";
@@ -45,6 +46,7 @@ test("csi-controller against a real cluster: every call, its repeats, conflicts 
     await LocalCluster.clear(path.join(folder, "cluster")); // reads the folder: before it goes
     rmSync(folder, { recursive: true, force: true });
   });
+  clearOnSignal(folder, path.join(folder, "cluster"));
   const cluster = await LocalCluster.create({
     ...{ folder: path.join(folder, "cluster"), engines: 2, diskMiB: 256, coreArgs: QUICK_CORE },
     ...ownPlace(2),

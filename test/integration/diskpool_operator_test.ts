@@ -10,6 +10,7 @@ import {
 } from "../../agents/common/kubernetes/testing/api_server.ts";
 import { LocalCluster, until } from "../../hack/cluster/local.ts";
 import { ownPlace, QUICK_CORE } from "../support/cluster.ts";
+import { clearOnSignal } from "../support/interrupts.ts";
 
 const NS = "/api/v1/namespaces/mayastor";
 const POOLS = "/apis/openebs.io/v1alpha1/namespaces/mayastor/diskpools";
@@ -59,6 +60,7 @@ test("operator-diskpool keeps DiskPools and pools alike", async (t) => {
     await LocalCluster.clear(folder);
     await api.stop();
   });
+  clearOnSignal(folder);
   await api.start();
   const cluster = await LocalCluster.create({
     ...{ folder, engines: 1, diskMiB: 256, coreArgs: QUICK_CORE, ...ownPlace(1) },

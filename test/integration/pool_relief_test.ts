@@ -11,6 +11,7 @@ import {
   untilOnline,
   verifyReplicas,
 } from "../support/cluster.ts";
+import { clearOnSignal } from "../support/interrupts.ts";
 
 const VOLUME = "4b4b2a0c-6a2e-4a52-9c31-2f2f8f3f7a01";
 const FILLER = "9b1f04e3-1c0a-4b0e-9a53-6f5d2c1b7a10";
@@ -20,6 +21,7 @@ const AREA = 96 * MIB;
 test("a thin volume whose pool runs out of space moves to another pool, while it is written", async (t) => {
   const folder = mkdtempSync(path.join(os.tmpdir(), "mayastor-test-"));
   t.after(() => LocalCluster.clear(folder));
+  clearOnSignal(folder);
   const cluster = await LocalCluster.create({
     ...{ folder, engines: 3, diskMiB: 256, coreArgs: QUICK_CORE },
     ...ownPlace(3),

@@ -12,6 +12,7 @@ import type { ControlPlane } from "../../hack/cluster/kube/control_plane.ts";
 import { LocalCluster, until } from "../../hack/cluster/local.ts";
 import { snapshotInstalls, synthesize } from "../../infra/snapshots.ts";
 import { QUICK_CORE } from "../support/cluster.ts";
+import { clearOnSignal } from "../support/interrupts.ts";
 import { KubeApi } from "../support/kube/api.ts";
 import { CleanupStack } from "../support/kube/cleanup.ts";
 import { startControlPlane } from "../support/kube/plane.ts";
@@ -31,6 +32,7 @@ describe("the volume garbage collector on a real API server", { concurrency: fal
   const folder = mkdtempSync(path.join(os.tmpdir(), "mayastor-test-"));
   const cleanup = new CleanupStack();
   cleanup.after(() => LocalCluster.clear(folder));
+  clearOnSignal(folder);
   let api: KubeApi;
   let plane: ControlPlane;
   let cluster: LocalCluster;

@@ -12,6 +12,7 @@ import type { ControlPlane } from "../../hack/cluster/kube/control_plane.ts";
 import { LocalCluster, until } from "../../hack/cluster/local.ts";
 import { snapshotInstalls, synthesize } from "../../infra/snapshots.ts";
 import { QUICK_CORE } from "../support/cluster.ts";
+import { clearOnSignal } from "../support/interrupts.ts";
 import { KubeApi, type KubeObject, messageOf } from "../support/kube/api.ts";
 import { CleanupStack } from "../support/kube/cleanup.ts";
 import { kubectl, linesOf, startControlPlane } from "../support/kube/plane.ts";
@@ -41,6 +42,7 @@ describe("operator-diskpool on a real API server", { concurrency: false }, () =>
   const folder = mkdtempSync(path.join(os.tmpdir(), "mayastor-test-"));
   const cleanup = new CleanupStack();
   cleanup.after(() => LocalCluster.clear(folder));
+  clearOnSignal(folder);
   let plane: ControlPlane;
   let api: KubeApi;
   let cluster: LocalCluster;

@@ -15,6 +15,7 @@ import { ProcessTable } from "../../hack/cluster/process.ts";
 import { accountsOf } from "../../infra/charts/rbac.ts";
 import type { Account, Rule } from "../../infra/rbac/account.ts";
 import { snapshotInstalls, synthesize } from "../../infra/snapshots.ts";
+import { clearOnSignal } from "../support/interrupts.ts";
 import { KubeApi, type Method, messageOf } from "../support/kube/api.ts";
 import { CleanupStack } from "../support/kube/cleanup.ts";
 import { kubectl, startControlPlane } from "../support/kube/plane.ts";
@@ -172,6 +173,7 @@ describe("rights on a real API server", { concurrency: false }, () => {
   };
   const folder = mkdtempSync(path.join(os.tmpdir(), "mayastor-rbac-"));
   const processes = new ProcessTable(folder);
+  clearOnSignal(folder);
   const rest = new RestDouble();
   /** Rights that were used, by component. */
   const used = new Map<string, Set<Right>>();

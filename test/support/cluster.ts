@@ -11,6 +11,7 @@ import {
 } from "../../hack/cluster/local.ts";
 import { differingMiB, digest, VerifyIo } from "../../hack/quickstart/verify_io.ts";
 import { loopbackAddress } from "./engine.ts";
+import { clearOnSignal } from "./interrupts.ts";
 
 /** What a test context or a suite offers for clean-up. */
 export interface Cleanup {
@@ -38,6 +39,7 @@ export async function startCluster(
 ): Promise<LocalCluster> {
   const folder = mkdtempSync(path.join(os.tmpdir(), "mayastor-test-"));
   t.after(() => LocalCluster.clear(folder));
+  clearOnSignal(folder);
   const { engines = 3 } = options;
   const cluster = await LocalCluster.create({
     ...{ folder, engines, diskMiB: 512, coreArgs: QUICK_CORE },

@@ -7,6 +7,7 @@ import { promisify } from "node:util";
 import { stringify } from "yaml";
 import { freePort, ownPort, until } from "../../hack/cluster/local.ts";
 import type { Cleanup } from "./cluster.ts";
+import { clearOnSignal } from "./interrupts.ts";
 
 const run = promisify(execFile);
 
@@ -34,6 +35,7 @@ export function scratchFolder(
     await end(folder);
     rmSync(folder, { recursive: true, force: true });
   });
+  clearOnSignal(folder);
   return folder;
 }
 
