@@ -67,11 +67,6 @@ export async function freePort(preferred: number): Promise<number> {
   throw new Error(`No free port between ${preferred} and ${preferred + 200} on 127.0.0.1`);
 }
 
-/** The first of this process's own range of ports, below those of outgoing connections. */
-export function ownPort(): number {
-  return 10_000 + (process.pid % 1_000) * 20;
-}
-
 /** Loopback addresses on which the product's ports are all free. */
 export async function freeAddresses(count: number, from = 2): Promise<string[]> {
   const found: string[] = [];

@@ -14,7 +14,8 @@ import { after, describe, test } from "node:test";
 import { ShareProtocol } from "#common/proto/generated/mayastor/v1/common_pb.ts";
 import { PoolState } from "#common/proto/generated/mayastor/v1/pool_pb.ts";
 import { VerifyIo } from "../../hack/quickstart/verify_io.ts";
-import { EngineProcess, loopbackAddress } from "../support/engine.ts";
+import { EngineProcess } from "../support/engine.ts";
+import { loopbackAddress } from "../support/slot.ts";
 
 const MIB = 1024 * 1024;
 const DISK_MIB = 128;

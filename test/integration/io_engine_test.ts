@@ -22,7 +22,8 @@ import { PoolState } from "#common/proto/generated/mayastor/v1/pool_pb.ts";
 import { EtcdStore } from "#common/store/etcd.ts";
 import { EtcdServer, etcdMissing } from "#common/store/testing/etcd.ts";
 import { digest, VerifyIo } from "../../hack/quickstart/verify_io.ts";
-import { EngineProcess, type EngineSettings, loopbackAddress } from "../support/engine.ts";
+import { EngineProcess, type EngineSettings } from "../support/engine.ts";
+import { loopbackAddress } from "../support/slot.ts";
 
 const MIB = 1024 * 1024;
 const DATA_OFFSET = 5 * MIB;

@@ -2,8 +2,9 @@
 import assert from "node:assert/strict";
 import path from "node:path";
 import { test } from "node:test";
-import { freePort, ownPort, until } from "../../hack/cluster/local.ts";
+import { freePort, until } from "../../hack/cluster/local.ts";
 import { startCluster, startWriter } from "../support/cluster.ts";
+import { firstPort } from "../support/slot.ts";
 
 const VOLUME = "6d2a7a1f-1e4c-4e3d-9b58-7a1a6cf8d0a7";
 const MIB = 1024 * 1024;
@@ -21,7 +22,7 @@ test("metrics-exporter-pool tells what the engine of its pod does", async (t) =>
   const cluster = await startCluster(t, { engines: 1, diskMiB: 256 });
   const [node] = cluster.nodes;
   assert.ok(node);
-  const port = await freePort(ownPort());
+  const port = await freePort(firstPort);
   cluster.processes.start(
     "exporter",
     [

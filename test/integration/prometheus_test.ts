@@ -9,13 +9,14 @@ import path from "node:path";
 import { test } from "node:test";
 import { promisify } from "node:util";
 import { ShareProtocol } from "#common/proto/generated/mayastor/v1/common_pb.ts";
-import { freePort, ownPort, until } from "../../hack/cluster/local.ts";
+import { freePort, until } from "../../hack/cluster/local.ts";
 import { ProcessTable } from "../../hack/cluster/process.ts";
 import { dashboards } from "../../infra/monitoring/dashboards.ts";
 import { quantile } from "../../infra/monitoring/latency.ts";
 import type { Cleanup } from "../support/cluster.ts";
-import { EngineProcess, loopbackAddress } from "../support/engine.ts";
+import { EngineProcess } from "../support/engine.ts";
 import { Prometheus, promtool, scratchFolder } from "../support/prometheus.ts";
+import { firstPort, loopbackAddress } from "../support/slot.ts";
 
 const run = promisify(execFile);
 const root = path.resolve(import.meta.dirname, "..", "..");
@@ -64,7 +65,7 @@ async function startExporter(t: Cleanup, address: string): Promise<string> {
   stop = async () => {
     await processes.endAll("SIGTERM");
   };
-  const port = await freePort(ownPort());
+  const port = await freePort(firstPort);
   const listen = `127.0.0.1:${port}`;
   const main = [process.execPath, "--import", "tsx", "agents/metrics-exporter/main.ts"];
   processes.start("exporter", [...main, "-p5m", "--api-versions=v1", "-m", listen], {

@@ -11,7 +11,7 @@ import { after, before, describe, test } from "node:test";
 import type { ControlPlane } from "../../hack/cluster/kube/control_plane.ts";
 import { LocalCluster, until } from "../../hack/cluster/local.ts";
 import { snapshotInstalls, synthesize } from "../../infra/snapshots.ts";
-import { QUICK_CORE } from "../support/cluster.ts";
+import { ownPlace, QUICK_CORE } from "../support/cluster.ts";
 import { clearOnSignal } from "../support/interrupts.ts";
 import { KubeApi } from "../support/kube/api.ts";
 import { CleanupStack } from "../support/kube/cleanup.ts";
@@ -51,7 +51,7 @@ describe("the volume garbage collector on a real API server", { concurrency: fal
         await api.must("PATCH", `${at}?fieldManager=installer`, { body: object, patch: "apply" });
       }
       cluster = await LocalCluster.create({
-        ...{ folder, engines: 1, diskMiB: 512, coreArgs: QUICK_CORE },
+        ...{ folder, engines: 1, diskMiB: 512, coreArgs: QUICK_CORE, ...ownPlace(1) },
       });
       await cluster.start();
       await cluster.createPools();

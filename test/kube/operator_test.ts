@@ -11,7 +11,7 @@ import { after, before, describe, test } from "node:test";
 import type { ControlPlane } from "../../hack/cluster/kube/control_plane.ts";
 import { LocalCluster, until } from "../../hack/cluster/local.ts";
 import { snapshotInstalls, synthesize } from "../../infra/snapshots.ts";
-import { QUICK_CORE } from "../support/cluster.ts";
+import { ownPlace, QUICK_CORE } from "../support/cluster.ts";
 import { clearOnSignal } from "../support/interrupts.ts";
 import { KubeApi, type KubeObject, messageOf } from "../support/kube/api.ts";
 import { CleanupStack } from "../support/kube/cleanup.ts";
@@ -61,7 +61,7 @@ describe("operator-diskpool on a real API server", { concurrency: false }, () =>
         await api.must("PATCH", `${at}?fieldManager=installer`, { body: object, patch: "apply" });
       }
       cluster = await LocalCluster.create({
-        ...{ folder, engines: 2, diskMiB: 256, coreArgs: QUICK_CORE },
+        ...{ folder, engines: 2, diskMiB: 256, coreArgs: QUICK_CORE, ...ownPlace(2) },
       });
       await cluster.start();
       const operator = (name: string) =>

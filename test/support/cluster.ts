@@ -3,15 +3,10 @@ import { mkdtempSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import type { Replica, Volume } from "#common/openapi/model.ts";
-import {
-  LocalCluster,
-  type LocalClusterOptions,
-  ownPort,
-  until,
-} from "../../hack/cluster/local.ts";
+import { LocalCluster, type LocalClusterOptions, until } from "../../hack/cluster/local.ts";
 import { differingMiB, digest, VerifyIo } from "../../hack/quickstart/verify_io.ts";
-import { loopbackAddress } from "./engine.ts";
 import { clearOnSignal } from "./interrupts.ts";
+import { firstPort, loopbackAddress } from "./slot.ts";
 
 /** What a test context or a suite offers for clean-up. */
 export interface Cleanup {
@@ -30,7 +25,7 @@ export const QUICK_CORE = [
 export function ownPlace(
   engines: number,
 ): Required<Pick<LocalClusterOptions, "addresses" | "firstPort">> {
-  return { addresses: Array.from({ length: engines }, loopbackAddress), firstPort: ownPort() };
+  return { addresses: Array.from({ length: engines }, loopbackAddress), firstPort };
 }
 
 export async function startCluster(

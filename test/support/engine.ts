@@ -104,11 +104,3 @@ export class EngineProcess {
     return code;
   }
 }
-
-let engines = 0;
-
-/** An address nobody else uses now: this process's own range of the loopback network. */
-export function loopbackAddress(): string {
-  engines += 1;
-  return `127.${80 + ((process.pid >> 8) & 63)}.${process.pid & 255}.${engines}`;
-}

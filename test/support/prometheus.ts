@@ -5,9 +5,10 @@ import os from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { stringify } from "yaml";
-import { freePort, ownPort, until } from "../../hack/cluster/local.ts";
+import { freePort, until } from "../../hack/cluster/local.ts";
 import type { Cleanup } from "./cluster.ts";
 import { clearOnSignal } from "./interrupts.ts";
+import { firstPort } from "./slot.ts";
 
 const run = promisify(execFile);
 
@@ -75,7 +76,7 @@ export class Prometheus {
         scrape_configs: [{ job_name: "mayastor", static_configs: [{ targets }] }],
       }),
     );
-    const port = await freePort(ownPort());
+    const port = await freePort(firstPort);
     const listen = `127.0.0.1:${port}`;
     const args = [
       `--config.file=${config}`,
