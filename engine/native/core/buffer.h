@@ -30,7 +30,11 @@ class AlignedBuffer final {
   size_t size_ = 0;
 };
 
-// Free lists of 4 KiB, 16 KiB, 64 KiB, 128 KiB and 1 MiB buffers.
+// Buffers of 4 KiB, 16 KiB, 64 KiB, 128 KiB and 1 MiB, each aligned to its size within a slab of
+// 2 MiB. A slab belongs to no size: what one size gives back, page (4 KiB) by page, each other may
+// have. The lowest fit is taken, which keeps the high slabs whole for large buffers.
+// Invariants: acquire() fails only when no slab has such a run of pages and the limit is reached;
+// a page has one user; slabs stay mapped, and only mapping one allocates.
 class BufferPool final {
  public:
   explicit BufferPool(size_t limit_bytes);
@@ -47,10 +51,19 @@ class BufferPool final {
 
  private:
   static constexpr size_t kClassCount = 5;
-  std::vector<uint8_t*> free_[kClassCount];
-  std::vector<std::pair<uint8_t*, size_t>> slabs_;
+  static constexpr size_t kSlabWords = 8;  // 512 pages
+  struct Slab {
+    uint8_t* memory;
+    uint64_t free[kSlabWords];   // bit per page
+    uint8_t roomy[kClassCount];  // bit per word that has room; 1 MiB: bit per word that is free
+  };
+  bool map_slab() noexcept;
+  static void note_word(Slab& slab, size_t word) noexcept;
+  void note_slab(size_t index) noexcept;
+
+  std::vector<Slab> slabs_;                     // by address
+  std::vector<uint64_t> fitting_[kClassCount];  // bit per slab that has room for such a buffer
   size_t limit_bytes_;
-  size_t mapped_bytes_ = 0;
   size_t in_use_bytes_ = 0;
 };
 

@@ -259,21 +259,5 @@ TEST(TurnEndHook, RunsOncePerRequestedTurn) {
   reactor->run_turn(0);
 }
 
-TEST(BufferPool, ReusesAndKeepsItsLimit) {
-  BufferPool pool(4u << 20);
-  uint8_t* small = pool.acquire(100);
-  ASSERT_NE(small, nullptr);
-  EXPECT_EQ(reinterpret_cast<uintptr_t>(small) % kBufferAlignment, 0u);
-  EXPECT_EQ(pool.in_use_bytes(), 4096u);
-  pool.release(small, 100);
-  EXPECT_EQ(pool.acquire(4096), small);
-  uint8_t* large[2] = {pool.acquire(1u << 20), pool.acquire(1u << 20)};
-  ASSERT_NE(large[0], nullptr);
-  ASSERT_NE(large[1], nullptr);
-  EXPECT_EQ(pool.acquire(1u << 20), nullptr);  // two slabs are mapped: the limit
-  pool.release(large[0], 1u << 20);
-  EXPECT_EQ(pool.acquire(1u << 20), large[0]);
-}
-
 }  // namespace
 }  // namespace mayastor
