@@ -227,7 +227,10 @@ bool Connection::abort(uint16_t cid) noexcept {
 // -------------------------------------------------------------------------------------
 
 void Connection::post_close(const char* why) {
-  reactor_->post([self = shared_from_this(), why] { self->close(why); });
+  reactor_->post([self = shared_from_this(), why] {
+    if (self->reactor_ == &Reactor::current()) return self->close(why);
+    self->post_close(why);  // it moved on just before: the move's message is ahead of this one
+  });
 }
 
 void Connection::close(const char* why) noexcept {
