@@ -119,6 +119,23 @@ Task<Result<void>> Blobstore::zero_pages(std::vector<uint32_t> pages, bool durab
   co_return Result<void>();
 }
 
+// The shadow says before that the root is to be empty: recovery must take a torn one neither for a
+// damaged one nor, from an older shadow, for one that is to be brought back.
+Task<Result<void>> Blobstore::empty_root(uint32_t page) {
+  if (shadow_page_) {
+    const Page nothing = lvs_format::shadow_of(Page{}, page);
+    auto marked = co_await write_page(*shadow_page_, &nothing, true);
+    if (!marked.ok()) co_return marked;  // the page itself is untouched
+  }
+  std::vector<uint32_t> root(1, page);
+  auto gone = co_await zero_pages(std::move(root), true);
+  if (!gone.ok()) {
+    const IoStatus status = io_status_from_errno(gone.error().error_number, true);
+    co_return fail(status, "Cannot write pool metadata");
+  }
+  co_return Result<void>();
+}
+
 // Makes `next` the metadata of `blob`, on disk and in memory. New extent pages it names must have
 // been written. On an error before the commit point nothing changed.
 Task<Result<void>> Blobstore::commit(Blob* blob, BlobMetadata next) {
@@ -143,7 +160,16 @@ Task<Result<void>> Blobstore::commit(Blob* blob, BlobMetadata next) {
     release_pages(chain);
     co_return io_error(flushed, "Cannot flush pool metadata");
   }
-  // A new root page has a shadow too: torn, it could not be told from one that is damaged.
+  // A new root page has a shadow too: torn, it could not be told from one that is damaged. Without
+  // one, only onto an empty page: what lay there, such as the shadow that was given up, would not.
+  if (!shadow_page_ && !blobs_.contains(blob->id())) {
+    std::vector<uint32_t> root(1, blob->root_page());
+    auto zeroed = co_await zero_pages(std::move(root), true);
+    if (!zeroed.ok()) {
+      release_pages(chain);
+      co_return zeroed;
+    }
+  }
   auto written = co_await rewrite_page(numbers[0], &images[0]);
   if (!written.ok()) {
     if (!failed_) release_pages(chain);

@@ -129,6 +129,7 @@ class Blobstore final {
   Task<Result<void>> write_page(uint32_t page, const lvs_format::Page* image, bool durable);
   Task<Result<void>> rewrite_page(uint32_t page, const lvs_format::Page* image);  // in place
   Task<Result<void>> zero_pages(std::vector<uint32_t> pages, bool durable);
+  Task<Result<void>> empty_root(uint32_t page);  // the commit point of a delete
   Task<Result<void>> commit(Blob* blob, lvs_format::BlobMetadata next);
   Task<Result<void>> write_extent_pages(uint64_t blob_id, const lvs_format::BlobMetadata* next,
                                         std::vector<uint32_t> indexes);

@@ -41,7 +41,9 @@ struct Blobstore::Scan {
   std::vector<uint32_t> stray;  // valid, nothing to do with its place: shadows, extent pages
   std::map<uint32_t, uint32_t> shadows;  // where the copy of a page lies; the highest, if several
   std::map<uint32_t, Page> repaired;     // pages that are to be written
-  std::vector<uint32_t> emptied;         // roots that are to be emptied: deletes and half creates
+  std::vector<uint32_t> emptied;         // torn roots that are to be empty: deletes, half creates
+  std::vector<uint32_t> half_deleted;    // whole roots of deletes that are to be finished
+  std::vector<uint32_t> half_chains;     // the pages by which those are known
 };
 
 Task<Result<SuperBlock>> Blobstore::read_super(std::shared_ptr<Bdev> base) {
@@ -167,7 +169,7 @@ Task<Result<void>> Blobstore::load_all() {
   auto settled = co_await settle_snapshots(&found);
   if (!settled.ok()) co_return settled;
   if (recovered_) co_return co_await finish_recovery(&found);
-  take_shadow_page();
+  if (!shadow_page_) take_shadow_page();
   co_return Result<void>();
 }
 
@@ -331,8 +333,10 @@ Task<Result<std::shared_ptr<Blob>>> Blobstore::load_blob(uint32_t root, Scan* sc
     const auto bytes = as_page(page_buffer_.data());
     if (scan != nullptr && page != root && lvs_format::all_zero(bytes)) {
       // Other implementations empty a chain before its root when they delete: finish that.
-      scan->emptied.push_back(root);
-      scan->repaired.erase(root);
+      const bool torn = scan->repaired.erase(root) > 0;
+      (torn ? scan->emptied : scan->half_deleted).push_back(root);
+      scan->half_chains.insert(scan->half_chains.end(), chain.begin(), chain.end());
+      scan->half_chains.push_back(page);
       co_return std::shared_ptr<Blob>();
     }
     auto added = parser.add(bytes);
@@ -404,14 +408,29 @@ Task<Result<void>> Blobstore::settle_snapshots(const Scan* scan) {
   // Sound so far: from here on it may be written.
   auto repaired = co_await write_repairs(scan);
   if (!repaired.ok()) co_return repaired;
-  if (!kept.empty() || !dropped.empty()) {
-    auto begun = co_await begin_change();
-    if (!begun.ok()) co_return begun;
-  }
+  if (kept.empty() && dropped.empty() && scan->half_deleted.empty()) co_return Result<void>();
+  auto begun = co_await begin_change();
+  if (!begun.ok()) co_return begun;
+  // The power may go once more: from here on with a shadow. No older one is needed now, nor lies on
+  // a higher page; and it takes no page that a blob which is still to go is loaded by.
+  std::vector<uint32_t> roots = scan->half_deleted, loaded_by = scan->half_chains;
   for (const auto& blob : dropped) {
-    std::vector<uint32_t> root(1, blob->root_page());
-    auto zeroed = co_await zero_pages(std::move(root), true);
-    if (!zeroed.ok()) co_return zeroed;
+    roots.push_back(blob->root_page());
+    loaded_by.insert(loaded_by.end(), blob->chain.begin(), blob->chain.end());
+    for (const uint32_t page : blob->meta.extent_pages) {
+      if (page != 0) loaded_by.push_back(page);
+    }
+  }
+  loaded_by.insert(loaded_by.end(), roots.begin(), roots.end());
+  std::sort(loaded_by.begin(), loaded_by.end());
+  loaded_by.erase(std::unique(loaded_by.begin(), loaded_by.end()), loaded_by.end());
+  std::erase_if(loaded_by, [this](uint32_t page) { return pages_.test(page); });
+  for (const uint32_t page : loaded_by) pages_.set(page);
+  take_shadow_page();
+  for (const uint32_t page : loaded_by) pages_.clear(page);
+  for (const uint32_t root : roots) {
+    auto emptied = co_await empty_root(root);
+    if (!emptied.ok()) co_return emptied;
   }
   for (const auto& blob : kept) {
     lvs_format::BlobMetadata next = blob->meta;
@@ -461,9 +480,11 @@ Task<Result<void>> Blobstore::finish_recovery(const Scan* scan) {
   }
   auto zeroed = co_await zero_pages(std::move(stale), false);
   if (!zeroed.ok()) co_return zeroed;
+  if (shadow_page_) pages_.clear(*shadow_page_);  // no mask marks it
   auto written = co_await write_masks();
   if (!written.ok()) co_return written;
-  take_shadow_page();
+  if (shadow_page_) pages_.set(*shadow_page_);
+  if (!shadow_page_) take_shadow_page();
   co_return Result<void>();
 }
 

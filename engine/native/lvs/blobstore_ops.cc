@@ -106,19 +106,8 @@ Task<Result<void>> Blobstore::delete_blob(std::shared_ptr<Blob> blob) {
     if (blob->metadata_locked()) co_return locked();
     auto begun = co_await begin_change();
     if (!begun.ok()) co_return begun;
-    if (shadow_page_) {
-      // Says that the root is to be empty: recovery must take a torn one neither for a damaged one
-      // nor, from an older shadow, for one that is to be brought back.
-      const lvs_format::Page nothing = lvs_format::shadow_of(lvs_format::Page{}, blob->root_page());
-      auto marked = co_await write_page(*shadow_page_, &nothing, true);
-      if (!marked.ok()) co_return marked;
-    }
-    std::vector<uint32_t> root(1, blob->root_page());
-    auto gone = co_await zero_pages(root, true);  // the commit point
-    if (!gone.ok()) {
-      const IoStatus status = io_status_from_errno(gone.error().error_number, true);
-      co_return fail(status, "Cannot write pool metadata");
-    }
+    auto gone = co_await empty_root(blob->root_page());
+    if (!gone.ok()) co_return gone;
     blobs_.erase(blob->id());
     blob_clusters_ -= blob->meta.clusters.size();
     if (blob->parent != nullptr) --blob->parent->clone_count;
@@ -129,7 +118,7 @@ Task<Result<void>> Blobstore::delete_blob(std::shared_ptr<Blob> blob) {
     auto zeroed = co_await zero_pages(pages, false);
     // Nothing refers to them; those that could not be zeroed stay claimed until the next import.
     if (zeroed.ok()) release_pages(pages);
-    release_pages(root);
+    release_pages(std::vector<uint32_t>(1, blob->root_page()));
     for (const uint32_t cluster : blob->meta.clusters) {
       if (cluster != 0) clusters.push_back(cluster);
     }

@@ -292,6 +292,67 @@ TEST(Foreign, DeleteThatEmptiedTheChainFirstIsFinished) {
   EXPECT_TRUE(image.page_is_zero(1));
 }
 
+// The power goes again while what another implementation left is put in order: whatever was written
+// is torn, and the import after it finds its way all the same.
+TEST(Foreign, RecoveryThatIsCutOffItselfIsDoneAnew) {
+  const auto make = [](Image& image) {
+    const std::string note(700, 'x');  // into blocks between the first and the checksum's
+    BlobMetadata half_deleted = lvol_blob(4, {9}, 30, false);
+    half_deleted.set("note", std::string(3000, 'x'));
+    half_deleted.set("more", std::string(3000, 'y'));
+    image.put_extents(30, 25, half_deleted.clusters);
+    image.put(25, half_deleted, 31);
+    image.put_page(31, Page{});
+    BlobMetadata volume = lvol_blob(1, {0, 0}, 0, true);
+    volume.set_internal(lvs_format::kXattrParent, id_value(3));
+    image.put(1, volume);
+    BlobMetadata kept = lvol_blob(2, {5, 6}, 2, false);
+    kept.set_internal(lvs_format::kXattrSnapshotInProgress, id_value(1));
+    kept.set("note", note);
+    image.put_extents(2, 1, kept.clusters);
+    image.put(3, kept);
+    BlobMetadata dropped = lvol_blob(3, {7}, 33, false);
+    dropped.set_internal(lvs_format::kXattrSnapshotInProgress, id_value(40));
+    dropped.set("note", std::string(2500, 'z'));
+    image.put_extents(33, 32, dropped.clusters);
+    image.put(32, dropped);
+  };
+  for (uint64_t seed = 1; seed <= 4; ++seed) {
+    bool crashed = true;
+    for (uint64_t cut = 0; crashed; ++cut) {
+      LvsRig rig(seed * 1000 + cut, {.size_bytes = kSize});
+      Image image(rig.disk);
+      make(image);
+      rig.disk.set_crash_odds(0, 100);
+      uint64_t mutations = 0;
+      rig.disk.set_fault_hook([&](const SimDiskOp& op) {
+        // While the disk is at it: the write is torn, durable or not.
+        if (op.type != SimDiskOpType::kRead && mutations++ == cut) {
+          rig.sim.world().at(rig.sim.home().clock().now_ns() + 1, [&] { rig.disk.crash(); });
+        }
+        return 0;
+      });
+      {
+        const auto first = rig.sim.run(LvolStore::import(rig.open_disk(), "pool", std::nullopt));
+        crashed = rig.disk.crashed();
+        EXPECT_TRUE(crashed || first.ok());
+      }
+      rig.disk.set_fault_hook(nullptr);
+      if (!crashed) rig.disk.crash();
+      auto again = rig.sim.run(LvolStore::import(rig.open_disk(), "pool", std::nullopt));
+      ASSERT_TRUE(again.ok()) << again.error().message << ", cut " << cut << " seed " << seed;
+      const auto store = again.take();
+      EXPECT_EQ(store->audit(), "");
+      ASSERT_EQ(store->lvols().size(), 2u) << "cut " << cut << " seed " << seed;
+      EXPECT_TRUE(store->find_lvol(test_uuid(2))->read_only());
+      EXPECT_TRUE(store->cut_off_lvols().empty());
+      EXPECT_EQ(store->free_clusters(), store->total_clusters() - 2);
+      auto channel = rig.channel(store->find_lvol(test_uuid(1)));
+      EXPECT_EQ(rig.read(*channel, kMiB, kMiB), 6);
+    }
+  }
+}
+
 TEST(Foreign, DamageIsNamedAndNothingIsWritten) {
   struct Damage {
     const char* expected;

@@ -793,6 +793,36 @@ TEST(LvolStore, ShadowThatWasGivenUpIsTakenAgainAndLeavesNoOldImage) {
   EXPECT_EQ(lvol->property("shared"), "again");
 }
 
+// The last free page was the shadow: what it held must not make a torn root look damaged.
+TEST(LvolStore, RootThatIsMadeWhereTheShadowWasIsMadeOrGone) {
+  LvsRig rig(1, {.size_bytes = 8 * kMiB});
+  auto store = rig.create();  // eight metadata pages: the super blob's, six, the shadow
+  for (uint32_t number = 1; number <= 6; ++number) rig.lvol(store, number, kMiB, true);
+  ASSERT_EQ(store->free_metadata_pages(), 1u);
+  const std::vector<uint8_t> shadow = root_page(rig, 7);
+  ASSERT_FALSE(lvs_format::all_zero(shadow));
+  std::vector<uint8_t> before;  // when the root is written
+  rig.disk.set_fault_hook([&](const SimDiskOp& op) {
+    if (op.type == SimDiskOpType::kWrite && op.offset == kRegion + 7 * 4096) {
+      before = root_page(rig, 7);
+    }
+    return 0;
+  });
+  rig.lvol(store, 7, kMiB, true);
+  rig.disk.set_fault_hook(nullptr);
+  ASSERT_EQ(store->free_metadata_pages(), 0u);
+  const std::vector<uint8_t> after = root_page(rig, 7);
+  ASSERT_EQ(before.size(), after.size());
+  store.reset();
+  TornRoot torn(rig, 7);
+  for (uint32_t blocks = 0; blocks < 256; ++blocks) {
+    store = torn.import(blocks, before, after);
+    ASSERT_NE(store, nullptr);
+    EXPECT_EQ(store->lvols().size(), (blocks & 0x81) == 0x81 ? 7u : 6u) << blocks;
+    store.reset();
+  }
+}
+
 TEST(LvolStore, DestroyedLvolIsNotBroughtBackByTheShadow) {
   LvsRig rig;
   auto store = rig.create();
