@@ -1,5 +1,6 @@
 // Crash consistency: random operations on a pool, power cut after any number of disk operations
-// (inside recovery too), un-flushed writes kept, lost or torn by the seed; then the pool is
+// (inside recovery too) or, on even seeds, during one, un-flushed writes kept, lost or torn by the
+// seed, and so what the disk was at, durable or not; then the pool is
 // imported and compared with a model. Acknowledged operations must have survived, cut-off ones
 // happened fully or not at all, no cluster has two owners, none is lost, and nothing old shines
 // through. MAYASTOR_CRASH_SEEDS sets the number of seeds, MAYASTOR_CRASH_SEED runs a single one.
@@ -37,6 +38,7 @@ class CrashRun {
   explicit CrashRun(uint64_t seed)
       : random_(seed * 77 + 5),
         discard_(random_.chance(1, 2)),
+        midway_(seed % 2 == 0),
         rig_(seed, {.size_bytes = 24 * kMiB, .supports_discard = discard_}, 2) {
     const std::vector<uint8_t> old(4096, kOld);
     for (uint64_t at = kMiB; at < 24 * kMiB; at += kMiB) {
@@ -49,16 +51,16 @@ class CrashRun {
 
   // `cut`: crash after so many more disk operations; nullopt: random.
   void round(std::optional<uint64_t> cut) {
-    rig_.disk.crash_after(cut ? *cut : random_.below(250));
+    arm(cut ? *cut : random_.below(250));
     const uint64_t before = rig_.disk.crash_count();
     for (int step = 0; step < 60 && rig_.disk.crash_count() == before; ++step) batch();
     if (rig_.disk.crash_count() == before) rig_.disk.crash();
     close_all();
     // Power may fail again during recovery.
     for (int again = 0; again < 3 && random_.chance(1, 2); ++again) {
-      rig_.disk.crash_after(random_.below(20));
+      arm(random_.below(20));
       auto tried = try_import();
-      rig_.disk.crash_after(std::nullopt);
+      arm(std::nullopt);
       if (tried.ok()) {
         tried.take().reset();
         rig_.disk.crash();
@@ -80,7 +82,7 @@ class CrashRun {
 
   // The same operations for every cut; true once the whole script ran without a crash.
   bool scripted(uint64_t cut) {
-    rig_.disk.crash_after(cut);
+    arm(cut);
     const uint64_t before = rig_.disk.crash_count();
     const auto alive = [&] { return rig_.disk.crash_count() == before; };
     const uint64_t script[][4] = {
@@ -123,6 +125,26 @@ class CrashRun {
   }
 
  private:
+  // Power goes after so many more operations that change the disk: while it is at the next one,
+  // which is then torn, durable or not, or before that one.
+  void arm(std::optional<uint64_t> count) {
+    ++armed_;
+    rig_.disk.set_fault_hook(nullptr);
+    rig_.disk.crash_after(std::nullopt);
+    if (!count) return;
+    if (!midway_) {
+      rig_.disk.crash_after(count);
+      return;
+    }
+    rig_.disk.set_fault_hook([this, left = *count](const SimDiskOp& op) mutable {
+      if (op.type != SimDiskOpType::kRead && left-- == 0) {
+        rig_.sim.world().at(rig_.sim.home().clock().now_ns() + 1, [this, mine = armed_] {
+          if (mine == armed_) rig_.disk.crash();
+        });
+      }
+      return 0;
+    });
+  }
   using ModelMap = std::map<uint32_t, ModelLvol>;
 
   Result<std::shared_ptr<LvolStore>> try_import() {
@@ -138,6 +160,7 @@ class CrashRun {
     channels_.clear();
   }
   void close_all() {
+    arm(std::nullopt);
     close_channels();
     store_.reset();
   }
@@ -386,6 +409,8 @@ class CrashRun {
 
   SimRandom random_;
   const bool discard_;
+  const bool midway_;
+  uint64_t armed_ = 0;
   LvsRig rig_;
   std::shared_ptr<LvolStore> store_;
   ModelMap model_;
