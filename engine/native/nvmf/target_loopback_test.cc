@@ -250,6 +250,29 @@ TEST_F(TargetLoopbackTest, HostsOnEveryReactorWhileTheControlPathMoves) {
   for (auto& queue : queues) EXPECT_TRUE(queue->wire().ended());
 }
 
+// The close and the move meet on the home reactor in whatever order; see target_close_test.cc.
+TEST_F(TargetLoopbackTest, QueuesThatAreJustBeingConnectedEndWithTheirSubsystem) {
+  start_target();
+  for (int round = 0; round < 300; ++round) {
+    add(kNqn);
+    uint16_t cntlid = 0;
+    const auto admin = host(1, 0, &cntlid);
+    TestHost io(std::make_unique<TcpWire>(port));
+    ASSERT_TRUE(io.handshake().has_value());
+    HostConnect connect;
+    connect.qid = 1;
+    connect.cntlid = cntlid;
+    Sqe sqe = TestHost::connect_sqe(connect);
+    const Bytes data = TestHost::connect_data(connect);
+    sqe.cid = io.next_cid();
+    sqe.flags = kPsdtSgl;
+    sqe.sgl = {0, static_cast<uint32_t>(data.size()), {}, kSglInCapsule};
+    io.send_command(sqe, data);
+    EXPECT_TRUE(run<Result<void>>([&] { return target->remove_subsystem(kNqn); }).ok());
+    EXPECT_TRUE(admin->wire().ended()) << round;
+  }
+}
+
 TEST_F(TargetLoopbackTest, PreemptFencesAWriterOnAnotherReactor) {
   start_target();
   add(kNqn);
