@@ -138,6 +138,7 @@ async function reconcileFaulted(core: Core, { volume, nexus, state }: Seen): Pro
       waitMs: core.config.faultedChildWaitMs,
     });
     if (step.do === "nothing" || step.do === "wait") continue;
+    if (step.do === "online" && replica !== null && !(await isThere(core, replica))) continue;
     const fields = { "volume.uuid": volume.uuid, "child.uri": child.uri, why: step.why };
     core.log.info("faulted child", { ...fields, action: step.do });
     if (step.do === "online" && replica !== null) {
@@ -147,6 +148,22 @@ async function reconcileFaulted(core: Core, { volume, nexus, state }: Seen): Pro
     return "busy";
   }
   return "idle";
+}
+
+/**
+ * The engine that had the replica when it was read last answers, and has not been started anew since: a nexus tells of a
+ * lost child before anybody else knows that the engine is gone, and one that has just come back has no pool yet. A
+ * failure to bring the child online would then cost it its log.
+ */
+async function isThere({ registry }: Core, replica: string): Promise<boolean> {
+  const node = registry.node(registry.replica(replica)?.node ?? "");
+  if (!node) return false;
+  try {
+    const found = await registry.anyClient(node.id)?.probe();
+    return found !== undefined && found.instanceUuid === node.instanceUuid;
+  } catch {
+    return false; // no answer: waited for, like a replica that is known to be away
+  }
 }
 
 async function tryOnline(

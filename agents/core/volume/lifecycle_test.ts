@@ -77,6 +77,27 @@ describe("a volume", () => {
     await rig.close();
   });
 
+  test("a child whose engine is gone, or just back, before anybody knows keeps its log", async () => {
+    const rig = await rigWithVolume();
+    await rig.publish(V1, "node-1");
+    const { signal } = new AbortController();
+    const node2 = rig.cluster.engine("node-2");
+    rig.cluster.calls.length = 0;
+    node2.kill();
+    await rig.cluster.faultStep();
+    await rig.agent.nodes.reload("node-1"); // as its engine tells of the change
+    assert.equal(rig.core.registry.isOnline("node-2"), true);
+    await rig.agent.loop.pass(signal);
+    node2.restart();
+    await rig.agent.loop.pass(signal);
+    const touched = () => rig.cluster.calls.filter((call) => /(remove|online|add)Child/.test(call));
+    assert.deepEqual(touched(), []);
+    await rig.settle();
+    assert.equal((await rig.volume(V1)).state.status, "Online");
+    assert.deepEqual(touched(), ["node-1 onlineChild"]);
+    await rig.close();
+  });
+
   test("a replica that stays away is replaced on another node", async () => {
     const rig = await rigWithVolume({ nodes: 4 });
     await rig.publish(V1, "node-1");
