@@ -160,7 +160,11 @@ async function isThere({ registry }: Core, replica: string): Promise<boolean> {
   if (!node) return false;
   try {
     const found = await registry.anyClient(node.id)?.probe();
-    return found !== undefined && found.instanceUuid === node.instanceUuid;
+    if (found === undefined) return false;
+    const { instanceUuid } = found;
+    // Engines of other versions may tell it in one place alone.
+    if (instanceUuid === null || node.instanceUuid === null) return true;
+    return instanceUuid === node.instanceUuid;
   } catch {
     return false; // no answer: waited for, like a replica that is known to be away
   }

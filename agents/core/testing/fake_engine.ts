@@ -60,6 +60,8 @@ export class FakeEngine {
   readonly pools = new Map<string, Disk>();
   readonly nexuses = new Map<string, FakeNexus>();
   instanceUuid: string;
+  /** Also when it is asked, not only at its registration. */
+  tellsInstance = true;
   alive = true;
   /** agent-core's calls get through; its nexuses and replicas work either way. */
   reachable = true;
@@ -362,7 +364,8 @@ export class FakeCluster {
       return poolState(disk);
     };
     return {
-      probe: () => call("probe", () => ({ instanceUuid: engine.instanceUuid })),
+      probe: () =>
+        call("probe", () => ({ instanceUuid: engine.tellsInstance ? engine.instanceUuid : null })),
       load: () =>
         call("load", () => ({
           pools: [...engine.pools.values()].map(poolState),

@@ -98,6 +98,22 @@ describe("a volume", () => {
     await rig.close();
   });
 
+  test("a child of an engine that does not tell its instance when asked comes back all the same", async () => {
+    const rig = await rigWithVolume();
+    await rig.publish(V1, "node-1");
+    const node2 = rig.cluster.engine("node-2");
+    node2.tellsInstance = false;
+    node2.kill();
+    await rig.cluster.faultStep();
+    await rig.settle();
+    rig.cluster.calls.length = 0;
+    node2.restart();
+    await rig.settle();
+    assert.equal((await rig.volume(V1)).state.status, "Online");
+    assert.ok(rig.cluster.calls.includes("node-1 onlineChild"));
+    await rig.close();
+  });
+
   test("a replica that stays away is replaced on another node", async () => {
     const rig = await rigWithVolume({ nodes: 4 });
     await rig.publish(V1, "node-1");
