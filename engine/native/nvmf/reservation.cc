@@ -73,7 +73,7 @@ IoStatus ReservationState::register_key(const HostId& host, const ReservationReg
     case Action::kRegister:
       if (known != nullptr && known->key != data.new_key) return io_status::kReservationConflict;
       if (known == nullptr) {
-        if (!room) return io_status::kReservationConflict;
+        if (!room) return not_yet(io_status::kReservationConflict);
         add(host, data.new_key);
       }
       break;
@@ -92,7 +92,8 @@ IoStatus ReservationState::register_key(const HostId& host, const ReservationReg
     }
     case Action::kReplace:
       if (known == nullptr) {
-        if (!ignore_existing_key || !room) return io_status::kReservationConflict;
+        if (!ignore_existing_key) return io_status::kReservationConflict;
+        if (!room) return not_yet(io_status::kReservationConflict);
         add(host, data.new_key);
         break;
       }

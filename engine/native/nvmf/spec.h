@@ -43,27 +43,40 @@ inline constexpr uint32_t kPageSize = 4096;  // CAP.MPSMIN = 0
   return status;
 }
 
+// Whether they carry "do not retry": those that the same command gets for ever, whatever becomes of
+// the target and of other commands. Linux since 6.10 gives up a controller, and with its last one
+// the disk, on one such answer while it reconnects; so a refusal that time can heal never has it.
+[[nodiscard]] constexpr IoStatus not_yet(IoStatus status) noexcept {
+  status.do_not_retry = false;
+  return status;
+}
+
 namespace status {  // those not in util/io_status.h
-inline constexpr IoStatus kCommandIdConflict{0, 0x03, 22, true};
+// Until the other command has ended.
+inline constexpr IoStatus kCommandIdConflict{0, 0x03, 22, false};
+// A pair's half alone is no command.
 inline constexpr IoStatus kFailedFused{0, 0x09, 125, true};
 inline constexpr IoStatus kMissingFused{0, 0x0A, 22, true};
-inline constexpr IoStatus kCommandSequence{0, 0x0C, 22, true};
+// What comes too early or too late: its time may come, as when the controller is enabled.
+inline constexpr IoStatus kCommandSequence{0, 0x0C, 22, false};
+// Malformed, or what this target does not have.
 inline constexpr IoStatus kInvalidSglSegment{0, 0x0D, 22, true};
 inline constexpr IoStatus kInvalidSglType{0, 0x11, 22, true};
 inline constexpr IoStatus kInvalidSglOffset{0, 0x16, 22, true};
 inline constexpr IoStatus kHostIdInconsistent{0, 0x18, 22, true};
-inline constexpr IoStatus kPreemptAbort{0, 0x1B, 125, true};
-inline constexpr IoStatus kInvalidQueueId{1, 0x01, 22, true};
-inline constexpr IoStatus kInvalidQueueSize{1, 0x02, 22, true};
-inline constexpr IoStatus kAbortLimit{1, 0x03, 11, true};
-inline constexpr IoStatus kAsyncEventLimit{1, 0x05, 11, true};
 inline constexpr IoStatus kInvalidLogPage{1, 0x09, 22, true};
 inline constexpr IoStatus kFeatureNotSaveable{1, 0x0D, 22, true};
 inline constexpr IoStatus kFeatureNotChangeable{1, 0x0E, 22, true};
 inline constexpr IoStatus kConnectIncompatibleFormat{1, 0x80, 22, true};
+inline constexpr IoStatus kConnectInvalidParameters{1, 0x82, 22, true};  // or not_yet() of it
+// Until that queue's last connection, or one of those commands, has ended.
+inline constexpr IoStatus kInvalidQueueId{1, 0x01, 22, false};
+inline constexpr IoStatus kAbortLimit{1, 0x03, 11, false};
+inline constexpr IoStatus kAsyncEventLimit{1, 0x05, 11, false};
+// Until there is room, or the host is let in.
 inline constexpr IoStatus kConnectControllerBusy{1, 0x81, 16, false};
-inline constexpr IoStatus kConnectInvalidParameters{1, 0x82, 22, true};
-inline constexpr IoStatus kConnectInvalidHost{1, 0x84, 13, true};
+inline constexpr IoStatus kConnectInvalidHost{1, 0x84, 13, false};
+// Of a path: another one, or a later time.
 inline constexpr IoStatus kAnaPersistentLoss{3, 0x01, 5, false};
 inline constexpr IoStatus kAnaTransition{3, 0x03, 11, false};
 }  // namespace status

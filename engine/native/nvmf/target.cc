@@ -284,13 +284,19 @@ void Target::Impl::on_connect(std::shared_ptr<Connection> connection, const Conn
   const auto invalid = [&](uint32_t parameter) {
     refuse(status::kConnectInvalidParameters, parameter);
   };
+  // From here on: the status of Connect says "do not retry" for what is malformed, and never for
+  // what the target lacks, is still making, or is set up for: its next start may be set up
+  // otherwise.
   if (sqe.recfmt != 0) return refuse(status::kConnectIncompatibleFormat, 0);
   const std::string subnqn = nqn_of(data.subnqn), hostnqn = nqn_of(data.hostnqn);
   if (subnqn.empty()) return invalid(bad_data(offsetof(ConnectData, subnqn)));
   if (hostnqn.empty()) return invalid(bad_data(offsetof(ConnectData, hostnqn)));
   const std::shared_ptr<Subsystem> subsystem =
       subnqn == kDiscoveryNqn ? discovery_ : this->subsystem(subnqn);
-  if (subsystem == nullptr || stopping_) return invalid(bad_data(offsetof(ConnectData, subnqn)));
+  if (subsystem == nullptr || stopping_) {  // most often: an engine that has just started
+    return refuse(not_yet(status::kConnectInvalidParameters),
+                  bad_data(offsetof(ConnectData, subnqn)));
+  }
   if (!subsystem->allows(hostnqn)) return refuse(status::kConnectInvalidHost, 0);
   if (sqe.sqsize == 0) return invalid(bad_sqe(offsetof(ConnectSqe, sqsize)));
   if (sqe.qid == 0) {
@@ -307,12 +313,15 @@ Task<void> Target::Impl::connect_admin(std::shared_ptr<Connection> connection,
   const auto invalid = [&](uint32_t parameter) {
     connection->reject_connect(status::kConnectInvalidParameters, parameter);
   };
-  if (sqe.sqsize >= options_.max_admin_depth) {
-    invalid(bad_sqe(offsetof(ConnectSqe, sqsize)));
-    co_return;
-  }
+  const auto invalid_now = [&](uint32_t parameter) {
+    connection->reject_connect(not_yet(status::kConnectInvalidParameters), parameter);
+  };
   if (data.cntlid != kDynamicControllerId) {
     invalid(bad_data(offsetof(ConnectData, cntlid)));
+    co_return;
+  }
+  if (sqe.sqsize >= options_.max_admin_depth) {
+    invalid_now(bad_sqe(offsetof(ConnectSqe, sqsize)));
     co_return;
   }
   target::ControllerOptions options;
@@ -342,29 +351,33 @@ Task<void> Target::Impl::connect_admin(std::shared_ptr<Connection> connection,
   connection->accept_queue(std::move(queue));
 }
 
+// A controller that is unknown, or another host's, is one from before a restart of the target: the
+// host connects anew.
 void Target::Impl::connect_io(const std::shared_ptr<Connection>& connection, Subsystem& subsystem,
                               const ConnectSqe& sqe, const ConnectData& data) {
-  const auto invalid = [&](uint32_t parameter) {
-    connection->reject_connect(status::kConnectInvalidParameters, parameter);
-  };
-  if (subsystem.discovery() || sqe.qid >= options_.max_qpairs) {
-    return invalid(bad_sqe(offsetof(ConnectSqe, qid)));
+  if (subsystem.discovery()) {
+    return connection->reject_connect(status::kConnectInvalidParameters,
+                                      bad_sqe(offsetof(ConnectSqe, qid)));
   }
+  const auto invalid_now = [&](uint32_t parameter) {
+    connection->reject_connect(not_yet(status::kConnectInvalidParameters), parameter);
+  };
+  if (sqe.qid >= options_.max_qpairs) return invalid_now(bad_sqe(offsetof(ConnectSqe, qid)));
   if (sqe.sqsize >= options_.max_queue_depth) {
-    return invalid(bad_sqe(offsetof(ConnectSqe, sqsize)));
+    return invalid_now(bad_sqe(offsetof(ConnectSqe, sqsize)));
   }
   const auto controller = subsystem.find_controller(data.cntlid);
-  if (!controller) return invalid(bad_data(offsetof(ConnectData, cntlid)));
+  if (!controller) return invalid_now(bad_data(offsetof(ConnectData, cntlid)));
   target::HostId host;
   std::memcpy(host.data(), data.host_id, host.size());
-  if (controller->host_id() != host) return invalid(bad_data(offsetof(ConnectData, host_id)));
+  if (controller->host_id() != host) return invalid_now(bad_data(offsetof(ConnectData, host_id)));
   if (controller->host_nqn() != nqn_of(data.hostnqn)) {
-    return invalid(bad_data(offsetof(ConnectData, hostnqn)));
+    return invalid_now(bad_data(offsetof(ConnectData, hostnqn)));
   }
   if (!controller->enabled()) {
     return connection->reject_connect(status::kCommandSequence, 0);
   }
-  if (!controller->io_queue_sizes_valid()) return invalid(0);
+  if (!controller->io_queue_sizes_valid()) return invalid_now(0);
   if (controller->has_queue(sqe.qid)) {
     return connection->reject_connect(status::kInvalidQueueId, 0);
   }
