@@ -24,6 +24,7 @@ export type Trigger =
   | "node-offline"
   | "volume-degraded"
   | "creating-to-deleting"
+  | "replica-given-up"
   | "changed";
 
 export type Core = {
@@ -43,6 +44,8 @@ export type Core = {
   readonly writeIf: (when: readonly Compare[], ops: readonly StoreOp[]) => Promise<boolean>;
   /** Asks for a reconcile pass soon. */
   readonly trigger: (reason: Trigger) => void;
+  /** Asks for one when so much time has passed: something falls due then. */
+  readonly wakeIn: (ms: number) => void;
   /** 1.0 compatibility: NexusInfo may live at the root of the key space. */
   legacy: boolean;
   /** Rebuilds that engines have been asked for and not yet confirmed. */

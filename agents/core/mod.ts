@@ -77,7 +77,10 @@ export async function createCore(options: CoreOptions): Promise<CoreAgent> {
   );
   const write = (ops: readonly StoreOp[]) => lease.write(ops);
   const unrest = { untilMs: clock.monotonicMs() + UNREST_MS };
-  const wake: { trigger: (reason: Trigger) => void } = { trigger: () => {} };
+  const wake: { trigger: (reason: Trigger) => void; in: (ms: number) => void } = {
+    trigger: () => {},
+    in: () => {},
+  };
   const changed: { spec: SpecWriter["onChange"] } = { spec: () => {} };
   const specs = makeSpecs({
     write,
@@ -104,6 +107,7 @@ export async function createCore(options: CoreOptions): Promise<CoreAgent> {
       }
       wake.trigger(reason);
     },
+    wakeIn: (ms) => wake.in(ms),
     legacy: false,
     rebuildsStarting: 0,
   };
@@ -124,6 +128,7 @@ export async function createCore(options: CoreOptions): Promise<CoreAgent> {
   const tasks = makeTasks(core, new DrainReconciler(core, recreate));
   const loop = new ReconcileLoop({ clock, log, tasks, busyMs, idleMs });
   wake.trigger = (reason) => loop.trigger(reason);
+  wake.in = (ms) => loop.wakeIn(ms);
   const handlers = coreHandlers({ core, nodes, watches, recreate });
   const services = [
     registrationService(nodes),
@@ -172,7 +177,7 @@ function makeTasks(core: Core, drain: DrainReconciler): Task[] {
     {
       name: "volume garbage",
       every: 5,
-      on: soon,
+      on: [...soon, "replica-given-up"],
       run: (signal) => collectVolumes(core, away, signal),
     },
     { name: "replica garbage", every: 5, on: soon, run: (signal) => collectReplicas(core, signal) },

@@ -29,6 +29,23 @@ const ReplicaOperation = Type.Union([
 ]);
 export type ReplicaOperation = Static<typeof ReplicaOperation>;
 
+/** A time at which a nexus lost the replica while its engine was there. */
+const ReplicaFaultSchema = Type.Object({
+  /** When agent-core learnt of it; wall clock, ms. */
+  at: Type.Integer({ minimum: 0 }),
+  /** The nexus's word for why. */
+  reason: Type.String(),
+  /** The nexus's time stamp of it: one fault is noted once. */
+  stamp: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()]),
+  /** The engine's life in which it happened: a restart explains it. */
+  instance: Type.Union([Type.String(), Type.Null()]),
+  /** The replica is not tried again before. */
+  retry_at: Type.Integer({ minimum: 0 }),
+  /** It says that the replica's own disk is bad. */
+  own: Type.Boolean(),
+});
+export type ReplicaFault = Static<typeof ReplicaFaultSchema>;
+
 export const ReplicaSpecSchema = Type.Object({
   name: Type.String(),
   uuid: UuidText,
@@ -41,6 +58,8 @@ export const ReplicaSpecSchema = Type.Object({
   owners: OwnersSchema,
   operation: absentAsNull(opRecord(ReplicaOperation)),
   allowed_hosts: Type.Array(Type.String(), { default: [] }),
+  /** The last few faults, oldest first; absent: none. Other control planes ignore it. */
+  faults: Type.Optional(Type.Array(ReplicaFaultSchema)),
 });
 export type ReplicaSpec = Static<typeof ReplicaSpecSchema>;
 

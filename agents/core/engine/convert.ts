@@ -78,7 +78,16 @@ export function toPool(node: string, pool: Pool): PoolState {
   };
 }
 
-export function toReplica(node: string, replica: Replica): ReplicaState {
+/** A replica is as well as its pool: none can be used whose disk is gone or does not answer. */
+export function statusOnPool(pool: Status | undefined): Status {
+  return pool === "Faulted" || pool === "Unknown" ? pool : "Online";
+}
+
+export function toReplica(
+  node: string,
+  replica: Replica,
+  { pool = "Online" }: { readonly pool?: Status | undefined } = {},
+): ReplicaState {
   const { usage } = replica;
   const share =
     replica.share === ShareProtocol.NVMF
@@ -106,7 +115,7 @@ export function toReplica(node: string, replica: Replica): ReplicaState {
           allocatedClusters: toSafeNumber(usage.numAllocatedClusters),
         }
       : null,
-    status: "Online", // the engine lists a replica only while its pool is loaded
+    status: statusOnPool(pool), // the engine lists a replica only while its pool is loaded
   };
 }
 

@@ -83,11 +83,13 @@ function connect(options: {
         replicas.listReplicas({}),
         nexuses.listNexus({}),
       ]);
+      const loaded = pool.pools.map((state) => toPool(node, state));
+      const statusOf = new Map(loaded.map((state) => [state.id, state.status]));
       return {
-        pools: pool.pools.map((state) => toPool(node, state)),
+        pools: loaded,
         replicas: replica.replicas
           .filter((state) => !state.isSnapshot)
-          .map((state) => toReplica(node, state)),
+          .map((state) => toReplica(node, state, { pool: statusOf.get(state.poolname) })),
         nexuses: nexus.nexusList.map((state) => toNexus(node, state)),
       };
     },

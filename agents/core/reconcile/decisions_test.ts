@@ -194,6 +194,41 @@ describe("ReconcileLoop", () => {
     await close();
   });
 
+  test("what falls due before the timer is looked at then, once", async () => {
+    const clock = new ManualClock();
+    const atMs: number[] = [];
+    const start = clock.now();
+    const run = async () => {
+      atMs.push(clock.now() - start);
+      return "idle" as const;
+    };
+    const tasks = [{ name: "due", every: 1, on: ["start", "changed"] as const, run }];
+    const loop = new ReconcileLoop({
+      clock,
+      log: silentLog,
+      tasks,
+      busyMs: 10_000,
+      idleMs: 30_000,
+    });
+    const stop = new AbortController();
+    const end = loop.run(stop.signal);
+    await clock.advance(1000);
+    loop.wakeIn(7000);
+    loop.wakeIn(9000); // the soonest counts
+    await clock.advance(10_000);
+    assert.equal(atMs.length, 2);
+    const [, second = 0] = atMs;
+    assert.ok(second >= 8000 && second <= 8200, `${second} ms`);
+    loop.wakeIn(7000);
+    loop.trigger("changed"); // what still waits says so in this pass
+    await clock.advance(25_000);
+    assert.equal(atMs.length, 3);
+    await clock.advance(10_000);
+    assert.equal(atMs.length, 4, "the timer runs as ever");
+    stop.abort();
+    await end;
+  });
+
   test("a task that fails does not stop the others", async () => {
     const clock = new ManualClock();
     const ran: string[] = [];

@@ -14,6 +14,7 @@ import { onlineChild, removeChild } from "../nexus/ops.ts";
 import { destroyOrDisown, makeAccessible } from "../replica/ops.ts";
 import { FREE_WATERMARK } from "../scheduling/pool.ts";
 import { replicaOfUri, replicasOfVolume } from "../scheduling/snapshot.ts";
+import { isReplicaFailing, noteFault, pauseLeftMs } from "../volume/fault_memory.ts";
 import {
   addReplica,
   attachReplica,
@@ -23,6 +24,7 @@ import {
 } from "../volume/replicas.ts";
 import { volumeStatus } from "../volume/status.ts";
 import type { Outcome } from "./loop.ts";
+import { isBeingReplaced, replaceFailing, surplusVictim } from "./replace.ts";
 
 /** A clock that went back this far cannot be trusted to measure the wait: it counts as over. */
 const CLOCK_DRIFT_MS = 5000;
@@ -36,6 +38,10 @@ export type FaultedInput = {
   readonly hasRoom: boolean;
   readonly nowMs: number;
   readonly waitMs: number;
+  /** It failed before and is left alone for so long; 0: it may be tried now. */
+  readonly pauseMs?: number;
+  /** Another replica takes its place: it is not tried any more. */
+  readonly isReplaced?: boolean;
 };
 
 export type FaultedStep = {
@@ -45,15 +51,17 @@ export type FaultedStep = {
 
 /** Pure decision about one child. */
 export function faultedStep(input: FaultedInput): FaultedStep {
-  const { child, known, replicaOnline, hasRoom, nowMs, waitMs } = input;
+  const { child, known, replicaOnline, hasRoom, nowMs, waitMs, pauseMs = 0 } = input;
   const full = child.reason === "NoSpace";
   if (full && known && replicaOnline) {
     return hasRoom ? { do: "online", why: "room again" } : { do: "wait", why: "no space yet" };
   }
   if (child.status !== "Faulted" && !full) return { do: "nothing", why: "not faulted" };
   if (!known) return { do: "remove", why: "no replica of the volume" };
+  if (input.isReplaced) return { do: "wait", why: "another replica takes its place" };
   if (child.faultedAtMs === null) return { do: "remove", why: "when it faulted is not known" };
   if (!child.hasIoLog) return { do: "remove", why: "what it missed is not known" };
+  if (replicaOnline && pauseMs > 0) return { do: "wait", why: "it failed again and again" };
   if (replicaOnline) return { do: "online", why: "its replica is back" };
   const waitedMs = nowMs - child.faultedAtMs;
   if (waitedMs <= -CLOCK_DRIFT_MS) return { do: "remove", why: "the clock went back" };
@@ -81,7 +89,7 @@ export async function reconcileReplicas(core: Core, volume: VolumeSpec): Promise
       return await reconcileReplicaCount(core, volume);
     default: {
       if (nexus && state && !nexus.operation) {
-        const steps = [reconcileFaulted, reconcileUnknown, reconcileMissing];
+        const steps = [replaceFailing, reconcileFaulted, reconcileUnknown, reconcileMissing];
         for (const step of steps) {
           if ((await step(core, { volume, nexus, state })) === "busy") return "busy";
         }
@@ -97,7 +105,8 @@ function neverServed({ target, last_nexus_id, operation }: VolumeSpec): boolean 
   return target === null && last_nexus_id === null && operation === null;
 }
 
-type Seen = {
+/** A volume with its target, as wanted and as seen. */
+export type Seen = {
   readonly volume: VolumeSpec;
   readonly nexus: NexusSpec;
   readonly state: NexusState;
@@ -129,6 +138,9 @@ async function reconcileFaulted(core: Core, { volume, nexus, state }: Seen): Pro
   for (const child of state.children) {
     const replica = replicaOfChild(nexus, child.uri);
     const known = replica !== null && owned.has(replica);
+    if (known && child.status === "Faulted") await noteFault(core, replica, child);
+    const spec = known ? core.specs.replicas.find(replica) : undefined;
+    const pauseMs = spec ? pauseLeftMs(core, spec) : 0;
     const step = faultedStep({
       child,
       known,
@@ -136,7 +148,13 @@ async function reconcileFaulted(core: Core, { volume, nexus, state }: Seen): Pro
       hasRoom: known && hasRoom(core, volume, replica),
       nowMs: core.clock.now(),
       waitMs: core.config.faultedChildWaitMs,
+      pauseMs,
+      isReplaced:
+        spec !== undefined &&
+        isReplicaFailing(core, spec) &&
+        isBeingReplaced(core, { volume, nexus, state }),
     });
+    if (step.do === "wait") core.wakeIn(pauseMs > 0 ? pauseMs : untilGivenUpMs(core, child));
     if (step.do === "nothing" || step.do === "wait") continue;
     if (step.do === "online" && replica !== null && !(await isThere(core, replica))) continue;
     const fields = { "volume.uuid": volume.uuid, "child.uri": child.uri, why: step.why };
@@ -145,9 +163,17 @@ async function reconcileFaulted(core: Core, { volume, nexus, state }: Seen): Pro
       if (await tryOnline(core, nexus, { replica, uri: child.uri })) return "busy";
     }
     await removeChild(core, nexus.uuid, child.uri);
+    // One that is away is of no use from now on: another takes its place without waiting for the slow sweep.
+    core.trigger("replica-given-up");
     return "busy";
   }
   return "idle";
+}
+
+/** When the wait for a child is over. */
+function untilGivenUpMs({ clock, config }: Core, { faultedAtMs }: ChildState): number {
+  const waitedMs = clock.now() - (faultedAtMs ?? 0);
+  return Math.min(config.faultedChildWaitMs, Math.max(1000, config.faultedChildWaitMs - waitedMs));
 }
 
 /**
@@ -215,10 +241,14 @@ async function reconcileReplicaCount(core: Core, volume: VolumeSpec): Promise<Ou
   }
   if (owned.length === volume.num_replicas) return "idle";
   const nexus = volume.target?.active ? core.specs.nexuses.find(volume.target.nexus) : undefined;
+  const state = nexus && core.registry.nexus(nexus.uuid);
   const used = new Set(
     nexus?.children.map((child) => ("Replica" in child ? child.Replica.uuid : "")) ?? [],
   );
-  const victim = await planRemoval(core, volume, volume.num_replicas);
+  const victim =
+    nexus && state
+      ? await surplusVictim(core, { volume, nexus, state })
+      : await planRemoval(core, volume, volume.num_replicas);
   if (!victim || used.has(victim.uuid)) return "idle"; // a child goes by the child count below
   await destroyOrDisown(core, victim.uuid);
   return "busy";
@@ -229,13 +259,13 @@ async function reconcileChildCount(core: Core, { volume, nexus, state }: Seen): 
   if (state.status !== "Online" && state.status !== "Degraded") return "idle";
   if (state.children.length < volume.num_replicas) {
     const plan = await planAttach(core, volume, nexus);
-    if (!plan) return "idle"; // nothing to attach yet: a node or a pool is away
+    if (!plan) return "idle"; // nothing to attach yet: a node or a pool is away, or it failed before
     if ("discard" in plan) await destroyOrDisown(core, plan.discard.uuid);
     else await attachReplica(core, nexus, plan.attach.uuid);
     return "busy";
   }
   if (state.children.length === volume.num_replicas) return "idle";
-  const victim = await planRemoval(core, volume, volume.num_replicas);
+  const victim = await surplusVictim(core, { volume, nexus, state });
   if (!victim) return "idle";
   await removeReplica(core, volume, victim.uuid);
   return "busy";

@@ -54,6 +54,7 @@ export const ALL_TRIGGERS: readonly Trigger[] = [
   "node-offline",
   "volume-degraded",
   "creating-to-deleting",
+  "replica-given-up",
   "changed",
 ];
 
@@ -62,6 +63,8 @@ export class ReconcileLoop {
   #pending = new Set<Trigger>();
   #wake: (() => void) | null = null;
   #timerLoops = 0;
+  /** Monotonic; when something that waits falls due. */
+  #dueAtMs: number | null = null;
 
   constructor(options: LoopOptions) {
     this.#options = options;
@@ -69,6 +72,14 @@ export class ReconcileLoop {
 
   trigger(reason: Trigger): void {
     this.#pending.add(reason);
+    this.#wake?.();
+  }
+
+  /** A pass at the latest when so much time has passed. The soonest wish counts; passes ask anew for the later ones. */
+  wakeIn(ms: number): void {
+    const atMs = this.#options.clock.monotonicMs() + Math.max(0, ms);
+    if (this.#dueAtMs !== null && atMs >= this.#dueAtMs) return;
+    this.#dueAtMs = atMs;
     this.#wake?.();
   }
 
@@ -91,27 +102,30 @@ export class ReconcileLoop {
 
   async #wait(pauseMs: number, signal: AbortSignal): Promise<boolean> {
     const { clock } = this.#options;
-    let timer = true;
-    if (this.#pending.size === 0) {
+    const timerAtMs = clock.monotonicMs() + pauseMs;
+    while (this.#pending.size === 0 && !signal.aborted) {
+      const nowMs = clock.monotonicMs();
+      if (nowMs >= timerAtMs) return true;
+      const dueAtMs = this.#dueAtMs ?? timerAtMs;
+      if (nowMs >= dueAtMs) {
+        this.#pending.add("changed");
+        break;
+      }
       const stop = new AbortController();
+      this.#wake = () => stop.abort();
       const either = AbortSignal.any([signal, stop.signal]);
-      this.#wake = () => {
-        timer = false;
-        stop.abort();
-      };
-      await clock.sleep(pauseMs, either).catch(() => {}); // woken or stopping
+      await clock.sleep(Math.min(timerAtMs, dueAtMs) - nowMs, either).catch(() => {}); // woken or stopping
       this.#wake = null;
-    } else {
-      timer = false;
     }
-    if (!timer) await clock.sleep(SETTLE_MS, signal).catch(() => {}); // stopping: seen by the caller
-    return timer;
+    await clock.sleep(SETTLE_MS, signal).catch(() => {}); // stopping: seen by the caller
+    return false;
   }
 
   async #pass(timer: boolean, signal: AbortSignal): Promise<Outcome> {
     const { tasks, log } = this.#options;
     const triggers = this.#pending;
     this.#pending = new Set();
+    this.#dueAtMs = null; // what still waits says so again
     if (timer) this.#timerLoops += 1;
     const outcomes: Outcome[] = [];
     for (const task of tasks) {

@@ -12,15 +12,8 @@ import { poolOf } from "#common/types/replica.ts";
 import type { VolumeSpec } from "#common/types/volume.ts";
 import { type Core, hasRebuildSlot } from "../context.ts";
 import type { NexusState } from "../engine/client.ts";
-import { type PoolItem, selectPools } from "../scheduling/pool.ts";
-import {
-  childOf,
-  nodeOfReplica,
-  poolItems,
-  replicaRequest,
-  replicasOfVolume,
-} from "../scheduling/snapshot.ts";
-import { attachReplica, createReplicas, removeReplica } from "../volume/replicas.ts";
+import { childOf, replicasOfVolume } from "../scheduling/snapshot.ts";
+import { attachReplica, createReplicas, placesFor, removeReplica } from "../volume/replicas.ts";
 import { forEach } from "./each.ts";
 import { hasRoom } from "./hot_spare.ts";
 import type { Outcome } from "./loop.ts";
@@ -51,15 +44,6 @@ export function reliefOf(children: readonly FullChild[]): FullChild[] {
     if (largest) moves.push(largest);
   }
   return moves;
-}
-
-/** Pools that may take a replica instead of the one it has, best first; also another one of its own node. */
-function placesFor(core: Core, volume: VolumeSpec, replica: string): PoolItem[] {
-  const spec = core.specs.replicas.get(replica);
-  const node = nodeOfReplica(core, spec);
-  const request = replicaRequest(core, volume, volume.num_replicas);
-  const moving = node === null ? request : { ...request, movingFrom: { node, pool: poolOf(spec) } };
-  return selectPools(poolItems(core, volume), moving, core.config);
 }
 
 type Seen = {

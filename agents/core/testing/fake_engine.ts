@@ -18,6 +18,7 @@ import type {
   PoolState,
   ReplicaState,
 } from "../engine/client.ts";
+import { statusOnPool } from "../engine/convert.ts";
 import { replicaOfUri } from "../scheduling/snapshot.ts";
 import { FakeData } from "./fake_data.ts";
 
@@ -42,6 +43,8 @@ type FakeNexus = {
   children: FakeChild[];
   /** Revision of the record that it put last; "lost" when one could not be put. */
   recorded: bigint | "none" | "lost";
+  /** The put before, to its end: one at a time, as the engine does it. */
+  recording: Promise<unknown>;
   /** Stopped when no other was healthy: it alone has the data, and its record says so. */
   lastGood: FakeChild | null;
 };
@@ -59,6 +62,8 @@ export class FakeEngine {
   /** Pools that are loaded: name to disk. */
   readonly pools = new Map<string, Disk>();
   readonly nexuses = new Map<string, FakeNexus>();
+  /** By pool; those not named are Online. Unknown: its disk does not answer. */
+  readonly poolStatus = new Map<string, PoolState["status"]>();
   instanceUuid: string;
   /** Also when it is asked, not only at its registration. */
   tellsInstance = true;
@@ -93,6 +98,7 @@ export class FakeEngine {
   replica(uuid: string): ReplicaState | undefined {
     if (!this.alive) return undefined;
     for (const disk of this.pools.values()) {
+      if (this.poolStatus.get(disk.pool) === "Unknown") continue;
       const replica = disk.replicas.get(uuid);
       if (replica) return replica;
     }
@@ -112,6 +118,10 @@ export class FakeCluster {
   /** Every call that took effect, in order: `node name`. */
   readonly calls: string[] = [];
   readonly data = new FakeData();
+  /** Replicas whose disks fail: no rebuild onto one of them gets to its end. */
+  readonly bad = new Set<string>();
+  /** How often a rebuild onto a replica began. */
+  readonly rebuilds = new Map<string, number>();
   fault: CallFault = () => "ok";
   /** What happens elsewhere before a call takes effect. */
   meanwhile: (call: { readonly node: string; readonly name: string }) => Promise<void> =
@@ -163,6 +173,11 @@ export class FakeCluster {
       for (const nexus of engine.nexuses.values()) {
         const rebuilding = nexus.children.filter((child) => child.progress !== null);
         for (const child of rebuilding) {
+          if (this.bad.has(replicaOf(child))) {
+            this.#fail(child, "IoFailure");
+            any = true;
+            continue;
+          }
           const source = nexus.children.find((other) => other.status === "Online");
           if (!source || !this.#isUp(engine, child.uri)) continue;
           const only = child.hasIoLog ? child.missed : null;
@@ -180,6 +195,31 @@ export class FakeCluster {
       }
     }
     return any;
+  }
+
+  /** A request of its nexus failed on a child: it stops. */
+  async failChild(replica: string, reason: ChildState["reason"] = "IoFailure"): Promise<void> {
+    for (const engine of this.engines) {
+      for (const nexus of engine.nexuses.values()) {
+        const child = nexus.children.find((one) => replicaOf(one) === replica);
+        if (!child || child.status === "Faulted") continue;
+        this.#fail(child, reason);
+        await this.#persist(nexus);
+      }
+    }
+  }
+
+  #fail(child: FakeChild, reason: ChildState["reason"]): void {
+    child.hasIoLog ||= child.status === "Online";
+    child.status = "Faulted";
+    child.reason = reason;
+    child.progress = null;
+    child.faultedAtMs = this.#nowMs();
+  }
+
+  #countRebuild(uri: string): void {
+    const replica = replicaOfUri(uri) ?? "";
+    this.rebuilds.set(replica, (this.rebuilds.get(replica) ?? 0) + 1);
   }
 
   /** Children whose replica is gone fault, as after the next write. */
@@ -261,7 +301,13 @@ export class FakeCluster {
   }
 
   /** False: it could not be recorded, so the nexus must not acknowledge anything more. */
-  async #persist(nexus: FakeNexus, clean = false): Promise<boolean> {
+  #persist(nexus: FakeNexus, clean = false): Promise<boolean> {
+    const put = nexus.recording.then(() => this.#put(nexus, clean));
+    nexus.recording = put;
+    return put;
+  }
+
+  async #put(nexus: FakeNexus, clean: boolean): Promise<boolean> {
     const some = nexus.children.some(({ status }) => status === "Online");
     const children = nexus.children.map((child) => ({
       healthy: some ? child.status === "Online" : child === nexus.lastGood,
@@ -335,7 +381,7 @@ export class FakeCluster {
         uuid: disk.uuid,
         node: engine.node,
         disks: [`aio://${path}`],
-        status: "Online",
+        status: engine.poolStatus.get(disk.pool) ?? "Online",
         capacity: disk.capacity,
         used: sum(sizes.map((replica) => replica.space?.allocated ?? replica.size)),
         committed: sum(sizes.map((replica) => replica.size)),
@@ -369,7 +415,12 @@ export class FakeCluster {
       load: () =>
         call("load", () => ({
           pools: [...engine.pools.values()].map(poolState),
-          replicas: [...engine.pools.values()].flatMap((disk) => [...disk.replicas.values()]),
+          replicas: [...engine.pools.values()].flatMap((disk) =>
+            [...disk.replicas.values()].map((replica) => ({
+              ...replica,
+              status: statusOnPool(engine.poolStatus.get(disk.pool) ?? "Online"),
+            })),
+          ),
           nexuses: [...engine.nexuses.values()].map(state),
         })),
       blockDevices: () => call("blockDevices", () => []),
@@ -457,6 +508,7 @@ export class FakeCluster {
             allowedHosts: [],
             children: request.children.map((uri) => newChild(uri, "Online")),
             recorded: "none",
+            recording: Promise.resolve(),
             lastGood: null,
           };
           const named = (other: FakeNexus) => other.request.name === request.name;
@@ -500,6 +552,7 @@ export class FakeCluster {
           }
           const child = newChild(uri, "Degraded");
           this.data.reserve(replicaOf(child), uuid);
+          this.#countRebuild(uri);
           nexus.children.push({ ...child, reason: "OutOfSync", progress: 0 });
           await this.#recorded(nexus);
           return state(nexus);
@@ -525,6 +578,7 @@ export class FakeCluster {
           }
           if (!isFaulted(child)) return state(nexus);
           this.data.reserve(replicaOf(child), uuid);
+          this.#countRebuild(uri);
           child.status = "Degraded";
           child.reason = "OutOfSync";
           child.progress = 50;

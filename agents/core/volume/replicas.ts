@@ -5,13 +5,22 @@
  */
 import { errorMessage, SvcError } from "#common/errors.ts";
 import { childUri, type NexusChild, type NexusSpec } from "#common/types/nexus.ts";
+import { poolOf } from "#common/types/replica.ts";
 import type { VolumeSpec } from "#common/types/volume.ts";
 import { type Core, nexusInfoOf } from "../context.ts";
 import { addChild, removeChild } from "../nexus/ops.ts";
 import { createReplica, destroyOrDisown, makeAccessible } from "../replica/ops.ts";
 import { explainPools, onDistinctNodes, type PoolItem, selectPools } from "../scheduling/pool.ts";
 import { type ReplicaItem, removalCandidate, sortForAttach } from "../scheduling/replica.ts";
-import { poolItems, replicaItems, replicaRequest, suspectNodes } from "../scheduling/snapshot.ts";
+import {
+  nodeOfReplica,
+  poolItems,
+  replicaItems,
+  replicaRequest,
+  replicasOfVolume,
+  suspectNodes,
+} from "../scheduling/snapshot.ts";
+import { isReplicaFailing, pauseLeftMs } from "./fault_memory.ts";
 
 /** Pools that may take further replicas, best first, one per node. @throws {SvcError} `resource-exhausted` */
 export function poolCandidates(
@@ -30,6 +39,15 @@ export function poolCandidates(
     `Not enough suitable pools available, ${found.length}/${need} (${why})`,
     { fields: { "volume.uuid": volume.uuid } },
   );
+}
+
+/** Pools that may take a replica instead of the one it has, best first; also another one of its own node. */
+export function placesFor(core: Core, volume: VolumeSpec, replica: string): PoolItem[] {
+  const spec = core.specs.replicas.get(replica);
+  const node = nodeOfReplica(core, spec);
+  const request = replicaRequest(core, volume, volume.num_replicas);
+  const moving = node === null ? request : { ...request, movingFrom: { node, pool: poolOf(spec) } };
+  return selectPools(poolItems(core, volume), moving, core.config);
 }
 
 /** Makes up to `count` replicas on the candidates, in order; returns those that worked. */
@@ -103,8 +121,19 @@ export async function planAttach(
   const items = replicaItems(core, volume);
   const suspects = new Set(suspectNodes(core, volume));
   const usable = items.filter((item) => !suspects.has(item.node));
-  const [best] = sortForAttach(usable, { node: nexus.node, info });
-  if (!best) return null;
+  const pauses = new Map(
+    replicasOfVolume(core, volume.uuid).map((spec) => [spec.uuid, pauseLeftMs(core, spec)]),
+  );
+  const isFailing = ({ uuid }: ReplicaItem) =>
+    isReplicaFailing(core, core.specs.replicas.get(uuid));
+  const sorted = sortForAttach(usable, { node: nexus.node, info });
+  const ready = sorted.filter(({ uuid }) => (pauses.get(uuid) ?? 0) === 0);
+  const best = ready.find((item) => !isFailing(item)) ?? ready[0];
+  if (!best) {
+    const soonest = Math.min(...sorted.map(({ uuid }) => pauses.get(uuid) ?? 0));
+    if (sorted.length > 0) core.wakeIn(soonest);
+    return null;
+  }
   const largest = Math.max(0, ...items.map((item) => item.allocated ?? 0));
   const growth = largest - (best.allocated ?? 0);
   const slack = 16 * 1024 * 1024;
