@@ -13,12 +13,6 @@ function refuse(what: string, why: string): never {
 
 function checkMissingFeatures(values: Values): void {
   const { etcd } = values;
-  if (values.agents.ha.enabled) {
-    refuse("agents.ha.enabled=true", "the ha agents are not in this release; leave it false");
-  }
-  if (values.obs.callhome.enabled) {
-    refuse("obs.callhome.enabled=true", "nothing calls home in this release; leave it false");
-  }
   if (values.base.jaeger.enabled) {
     refuse("base.jaeger.enabled=true", "the agents send no traces in this release; leave it false");
   }

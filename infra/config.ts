@@ -3,15 +3,17 @@
  *
  * Why: charts get one checked object; whatever is wrong with a user's values is said here, by name.
  * Invariants: values are the defaults, then the profile, then the user's trees in order; an unknown
- * or ill-typed value is refused, and so is one that asks for what this release cannot do.
+ * value or one of another meaning is refused, and so is one that asks for what this release cannot do.
  */
 
 import Value from "typebox/value";
 import { parse as parseYaml } from "yaml";
 import { errorMessage, SvcError } from "#common/errors.ts";
 import { checkValues } from "./check_values.ts";
-import { isTree, join, merge, type Tree } from "./merge.ts";
+import { coerced } from "./coerce.ts";
+import { isTree, merge, type Tree } from "./merge.ts";
 import { PROFILE_NAMES, PROFILES, type ProfileName } from "./profiles.ts";
+import { withOwnResources } from "./published_resources.ts";
 import { type Values, ValuesSchema } from "./values.ts";
 
 /** A name that prefixes object names and is a label value. */
@@ -23,6 +25,8 @@ export type Install = {
   readonly namespace: string;
   readonly version: string;
   readonly values: Values;
+  /** Names of values whose published amounts were replaced by those that our programs need. */
+  readonly replacedResources: readonly string[];
 };
 
 export type InstallOptions = {
@@ -62,35 +66,6 @@ export function parseValuesFile(text: string, name: string): Tree {
   if (tree === null) return {};
   if (!isTree(tree)) {
     throw new SvcError("invalid-argument", `Cannot read ${name}: a map of values is expected`);
-  }
-  return tree;
-}
-
-/**
- * `a.b=1,c=x` as a tree; a dot or comma within a key or value is written `\.` and `\,`, and
- * values are YAML.
- * @throws {SvcError} `invalid-argument`
- */
-export function parseSet(text: string): Tree {
-  let tree: Tree = {};
-  for (const item of text.split(/(?<!\\),/).filter((part) => part.trim() !== "")) {
-    const [, path, value] = /^([^=]+)=(.*)$/s.exec(item.trim()) ?? [];
-    if (path === undefined || value === undefined) {
-      throw new SvcError("invalid-argument", `Cannot set "${item}": write name=value`);
-    }
-    const keys = path.split(/(?<!\\)\./).map((key) => key.replaceAll("\\.", "."));
-    let parsed: unknown;
-    try {
-      parsed = parseYaml(value.replaceAll("\\,", ","));
-    } catch (error) {
-      throw new SvcError("invalid-argument", `Cannot set ${path}: ${errorMessage(error)}`, {
-        cause: error,
-      });
-    }
-    tree = join(
-      tree,
-      keys.reduceRight<unknown>((inner, key) => ({ [key]: inner }), parsed) as Tree, // keys is not empty
-    );
   }
   return tree;
 }
@@ -143,11 +118,14 @@ export function makeInstall(options: InstallOptions): Install {
     throw new SvcError("invalid-argument", `Cannot use namespace "${namespace}": not a DNS label`);
   }
   const layers = [PROFILES[profile], ...values];
+  const given = coerced(ValuesSchema, withDefaults(layers.reduce(merge, defaultValues())));
+  const adapted = withOwnResources(isTree(given) ? given : {}, defaultValues());
   const install = {
     release,
     namespace,
     version,
-    values: checked(withDefaults(layers.reduce(merge, defaultValues()))),
+    values: checked(adapted.values),
+    replacedResources: adapted.names,
   };
   checkValues(install.values);
   return install;

@@ -8,9 +8,11 @@ import path from "node:path";
 import { App } from "cdk8s";
 import { helpText, type OptionTable, parseOptions, text } from "#common/config.ts";
 import { errorMessage, SvcError } from "#common/errors.ts";
-import { makeInstall, parseProfile, parseSet, parseValuesFile } from "./config.ts";
+import { makeInstall, parseProfile, parseValuesFile } from "./config.ts";
 import { addInstallation } from "./install.ts";
+import { notices } from "./notices.ts";
 import { PROFILE_NAMES } from "./profiles.ts";
+import { parseSet } from "./set_option.ts";
 import { ownVersion } from "./version.ts";
 
 const EXTENSION = ".k8s.yaml";
@@ -49,7 +51,13 @@ const OPTIONS = {
     parse: text,
     help: "Namespace to install into",
   },
-  outdir: { short: "o", env: "CDK8S_OUTDIR", default: "dist", parse: text, help: "Output folder" },
+  outdir: {
+    short: "o",
+    env: "CDK8S_OUTDIR",
+    default: "dist",
+    parse: text,
+    help: "Output folder; cdk8s sets the variable to its own --output",
+  },
   help: { short: "h", flag: true, help: "Print this text" },
 } as const satisfies OptionTable;
 
@@ -89,6 +97,7 @@ try {
     const app = new App({ outdir: options.outdir, outputFileExtension: EXTENSION });
     addInstallation(app, install);
     app.synth();
+    for (const notice of notices(install)) process.stderr.write(`notice: ${notice}\n`);
   }
 } catch (error) {
   if (!(error instanceof SvcError)) throw error;

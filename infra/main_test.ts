@@ -33,9 +33,25 @@ function synth(
   });
 }
 
+/** It did, and had nothing to say but what an operator should know. */
+function succeeded({ code, stdout, stderr }: Awaited<ReturnType<typeof synth>>): void {
+  assert.equal(code, 0, stderr);
+  assert.equal(stdout, "");
+  for (const line of stderr.split("\n").slice(0, -1)) assert.match(line, /^notice: [a-z]/);
+}
+
+test("main.ts says which images it names and which ports stay open, until told better", async (t) => {
+  const first = await synth(folder(t));
+  succeeded(first);
+  assert.match(first.stderr, /^notice: image\.registry is not set; .*localhost\/mayastor\//m);
+  assert.match(first.stderr, /^notice: networkPolicies\.nodeCidrs is empty: /m);
+  const told = "--set=image.registry=registry.example,networkPolicies.nodeCidrs={10.0.0.0/8}";
+  assert.deepEqual(await synth(folder(t), [told]), { code: 0, stdout: "", stderr: "" });
+});
+
 test("main.ts writes one file for each chart, as synthesize() has them", async (t) => {
   const outdir = folder(t);
-  assert.deepEqual(await synth(outdir), { code: 0, stdout: "", stderr: "" });
+  succeeded(await synth(outdir));
   const wanted = synthesize(makeInstall({ version: ownVersion() }));
   assert.deepEqual(
     readdirSync(outdir).sort(),
@@ -52,7 +68,7 @@ test("synth.ts, which cdk8s.yaml names, does what main.ts does", async (t) => {
   assert.match(config, /^app: node infra\/synth\.ts$/m);
   const main = ["infra/synth.ts"];
   const args = ["--profile=kind"];
-  assert.deepEqual(await synth(outdir, args, {}, main), { code: 0, stdout: "", stderr: "" });
+  succeeded(await synth(outdir, args, {}, main));
   const wanted = synthesize(makeInstall({ profile: "kind", version: ownVersion() }));
   assert.equal(readdirSync(outdir).length, wanted.size);
   for (const [name, objects] of wanted) {
@@ -95,8 +111,7 @@ test("main.ts takes a profile, values files and single values, and removes what 
   writeFileSync(values, "etcd:\n  replicaCount: 3\n  image: registry.example/etcd:v9\n");
   writeFileSync(path.join(outdir, "35-loki.k8s.yaml"), "old\n");
   const args = [`--values=${values}`, "--set=etcd.replicaCount=5", "--release=blue"];
-  const result = await synth(outdir, args, { MAYASTOR_PROFILE: "minimal" });
-  assert.deepEqual(result, { code: 0, stdout: "", stderr: "" });
+  succeeded(await synth(outdir, args, { MAYASTOR_PROFILE: "minimal" }));
   const files = readdirSync(outdir);
   assert.ok(files.includes("mine.yaml"));
   assert.ok(!files.includes("35-loki.k8s.yaml"));

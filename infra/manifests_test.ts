@@ -112,7 +112,7 @@ test("a release name prefixes every name, and no other name is left behind", () 
     const { name } = object.metadata;
     assert.ok(name.startsWith("blue-") || fixed.includes(name), title(object));
   }
-  const published = /openebs\/mayastor-|"name":"mayastor-node"/g; // images, and the port of csi-node
+  const published = /localhost\/mayastor\/mayastor-|"name":"mayastor-node"/g; // images, and the port of csi-node
   assert.doesNotMatch(JSON.stringify(objects).replaceAll(published, ""), /mayastor-/);
 });
 
@@ -335,4 +335,58 @@ test("without their component, nothing of csi, the operator or the exporter is i
   });
   const text = JSON.stringify([...synthesize(install).values()].flat());
   assert.doesNotMatch(text, /csi-|io\.openebs\.csi|diskpool|metrics-exporter|"ServiceMonitor"/);
+});
+
+test("io-engine's pod asks for as much as it may have, in every container, so that it keeps whole cores", () => {
+  for (const { name, objects } of installs) {
+    if (name === "kind") continue; // its nodes share the cores of one machine
+    for (const { name: container, resources } of all(workload("mayastor-io-engine", objects).pod)) {
+      assert.ok(resources?.limits?.["cpu"] && resources.limits["memory"], `${name}: ${container}`);
+      assert.deepEqual(resources.requests, resources.limits, `${name}: ${container}`);
+    }
+  }
+});
+
+test("each port on the pod network names who may connect; only programs on the host's network need addresses", () => {
+  const policies = (nodeCidrs: readonly string[]) =>
+    new Map(
+      [
+        ...synthesize(
+          makeInstall({ values: [{ networkPolicies: { nodeCidrs } }], version: "1" }),
+        ).values(),
+      ]
+        .flat()
+        .filter(({ kind }) => kind === "NetworkPolicy")
+        .map((object) => [
+          object.metadata.name,
+          spec(object)["ingress"] as { from: unknown[]; ports: { port: number }[] }[] | undefined,
+        ]),
+    );
+  const block = (cidr: string) => ({ ipBlock: { cidr } });
+  const pods = (app: string) => ({
+    podSelector: { matchLabels: { app, "openebs.io/release": "mayastor" } },
+  });
+  for (const [cidrs, blocks] of [
+    [["10.1.0.0/16"], [block("10.1.0.0/16")]],
+    [[], [block("0.0.0.0/0"), block("::/0")]],
+  ] as const) {
+    const found = policies(cidrs);
+    assert.deepEqual(
+      found.get("mayastor-etcd")?.map(({ from }) => from),
+      [[pods("agent-core"), ...blocks], [pods("etcd")]],
+    );
+    assert.deepEqual(found.get("mayastor-agent-core")?.[0]?.from, [pods("api-rest"), ...blocks]);
+    assert.deepEqual(found.get("mayastor-api-rest")?.[0]?.from, [
+      pods("operator-diskpool"),
+      ...blocks,
+    ]);
+    assert.deepEqual(found.get("mayastor-loki")?.[0]?.from, [
+      { podSelector: {} },
+      {
+        namespaceSelector: {},
+        podSelector: { matchLabels: { "app.kubernetes.io/name": "grafana" } },
+      },
+    ]);
+    assert.equal(found.get("mayastor-operator-diskpool"), undefined);
+  }
 });

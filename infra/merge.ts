@@ -8,23 +8,14 @@ export function isTree(value: unknown): value is Tree {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function combine(under: Tree, over: Tree, keepNull: boolean): Tree {
+/** `over` wins; neither argument is changed. */
+export function merge(under: Tree, over: Tree): Tree {
   const merged: Record<string, unknown> = { ...under };
   for (const [key, value] of Object.entries(over)) {
     const below = merged[key];
-    if (value === null && !keepNull) delete merged[key];
-    else if (isTree(value)) merged[key] = combine(isTree(below) ? below : {}, value, keepNull);
+    if (value === null) delete merged[key];
+    else if (isTree(value)) merged[key] = merge(isTree(below) ? below : {}, value);
     else merged[key] = value;
   }
   return merged;
-}
-
-/** `over` wins; neither argument is changed. */
-export function merge(under: Tree, over: Tree): Tree {
-  return combine(under, over, false);
-}
-
-/** Two wishes as one, to be merged over values later: null stays. */
-export function join(first: Tree, second: Tree): Tree {
-  return combine(first, second, true);
 }

@@ -73,9 +73,59 @@ export const resources = ([cpuLimit, memoryLimit, cpu, memory]: Four) =>
     }),
   });
 
-export const InitContainerSchema = Type.Object(
-  { name: Type.String(), image: Type.String(), command: Type.Array(Type.String()) },
-  { additionalProperties: false },
+const exactly = { additionalProperties: false } as const;
+const Amounts = Type.Record(Type.String(), Type.String({ pattern: QUANTITY }));
+const Words = Type.Array(Type.String());
+const INIT_CONTAINER = {
+  name: Type.String(),
+  image: Type.String(),
+  command: Type.Optional(Words),
+  args: Type.Optional(Words),
+  env: Type.Optional(
+    Type.Array(Type.Object({ name: Type.String(), value: Type.Optional(Type.String()) }, exactly)),
+  ),
+  imagePullPolicy: Type.Optional(Type.Enum(PULL_POLICIES)),
+  resources: Type.Optional(
+    Type.Object({ limits: Type.Optional(Amounts), requests: Type.Optional(Amounts) }, exactly),
+  ),
+  securityContext: Type.Optional(
+    Type.Object(
+      {
+        allowPrivilegeEscalation: Type.Optional(Type.Boolean()),
+        capabilities: Type.Optional(
+          Type.Object({ add: Type.Optional(Words), drop: Type.Optional(Words) }, exactly),
+        ),
+        privileged: Type.Optional(Type.Boolean()),
+        readOnlyRootFilesystem: Type.Optional(Type.Boolean()),
+        runAsGroup: Type.Optional(Type.Integer({ minimum: 0 })),
+        runAsNonRoot: Type.Optional(Type.Boolean()),
+        runAsUser: Type.Optional(Type.Integer({ minimum: 0 })),
+      },
+      exactly,
+    ),
+  ),
+};
+/** What an init container may say; where it is used decides the rest. */
+export const InitContainerSchema = Type.Object(INIT_CONTAINER, exactly);
+/** The same with the volume that it prepares. */
+export const VolumeInitContainerSchema = Type.Object(
+  {
+    ...INIT_CONTAINER,
+    volumeMounts: Type.Optional(
+      Type.Array(
+        Type.Object(
+          {
+            name: Type.String(),
+            mountPath: Type.String(),
+            readOnly: Type.Optional(Type.Boolean()),
+            subPath: Type.Optional(Type.String()),
+          },
+          exactly,
+        ),
+      ),
+    ),
+  },
+  exactly,
 );
 export type InitContainer = Static<typeof InitContainerSchema>;
 /** Small, has `nc`, and pinned. */

@@ -7,13 +7,13 @@
  */
 import { type Static, Type } from "typebox";
 import { FILE_SYSTEMS } from "#common/csi/driver.ts";
+import { LOCAL_PLACE } from "./images.ts";
 import {
   choice,
   count,
   duration,
   flag,
   group,
-  InitContainerSchema,
   initContainers,
   logLevel,
   map,
@@ -29,6 +29,7 @@ import {
   Toleration,
   text,
   tolerations,
+  VolumeInitContainerSchema,
   waitFor,
 } from "./value_types.ts";
 
@@ -51,8 +52,11 @@ const components = group({
 });
 
 const image = group({
-  registry: text("docker.io", "Registry of our images; may be empty."),
-  repo: text("openebs", "Repository within the registry."),
+  registry: text(
+    LOCAL_PLACE.registry,
+    "Registry of our images: where they were pushed; localhost: loaded into the nodes, pulled from nowhere.",
+  ),
+  repo: text(LOCAL_PLACE.repo, "Repository within the registry."),
   tag: text("", "Tag of our images; empty: the version of this release."),
   repoTags: group({
     controlPlane: text("", "Tag of agent-core, api-rest, csi-*, operator-diskpool, unless empty."),
@@ -128,7 +132,7 @@ const agents = group({
     ...placement(),
   }),
   ha: group({
-    enabled: flag(false, "Refused when true: the ha agents are not in this release."),
+    enabled: flag(false, noHa),
     node: group({
       logLevel: logLevel(),
       resources: resources(["100m", "64Mi", "100m", "64Mi"]),
@@ -331,7 +335,7 @@ const lokiStack = group({
       ),
       runAsUser: count(1001, "User of loki."),
     }),
-    initContainers: Type.Array(InitContainerSchema, {
+    initContainers: Type.Array(VolumeInitContainerSchema, {
       default: [
         {
           name: "volume-permissions",
@@ -339,7 +343,8 @@ const lokiStack = group({
           command: ["sh", "-c", "chown -R 1001:1001 /data"],
         },
       ],
-      description: "Run as root with the volume at /data before loki.",
+      description:
+        "Run before loki, as root and with the volume `storage` at /data unless they say otherwise.",
     }),
     config: group({
       compactor: group({
@@ -393,7 +398,7 @@ const jaegerOperator = group({
 
 const obs = group({
   callhome: group({
-    enabled: flag(false, "Refused when true: nothing calls home."),
+    enabled: flag(false, noCallhome),
     logLevel: logLevel(),
     resources: resources(["100m", "32Mi", "50m", "16Mi"]),
     tolerations: tolerations(noCallhome),
@@ -478,8 +483,12 @@ export const ValuesSchema = group({
     enabled: flag(true, "Limit who may connect to our pods."),
     nodeCidrs: Type.Array(Type.String({ pattern: "^[0-9a-fA-F.:]+/[0-9]{1,3}$" }), {
       default: [],
-      description: "Addresses of the nodes and outside clients; empty: any address.",
+      description: "Addresses of the nodes and of outside clients of REST; empty: any address.",
     }),
+    lokiClients: map(
+      { "app.kubernetes.io/name": "grafana" },
+      "Labels of the pods, in any namespace, that may read logs from loki besides those of this one.",
+    ),
   }),
   podDisruptionBudgets: group({
     enabled: flag(true, "Keep drains from stopping a quorum or the last api-rest."),

@@ -30,7 +30,7 @@ test("wantedImages are the ones that the manifests of this version ask for", () 
 
 test("wantedImages takes a tag and some names, and refuses unknown ones", () => {
   assert.deepEqual(wantedImages({ only: ["api-rest"], tag: "ci" }), [
-    { name: "api-rest", reference: "docker.io/openebs/mayastor-api-rest:ci" },
+    { name: "api-rest", reference: "localhost/mayastor/mayastor-api-rest:ci" },
   ]);
   assert.throws(
     () => wantedImages({ only: ["api-rest", "nothing"] }),

@@ -16,6 +16,7 @@ import { parseArgs } from "node:util";
 import { execa } from "execa";
 import { Type } from "typebox";
 import Value from "typebox/value";
+import { imageName } from "../../infra/images.ts";
 import { baseReferences } from "./bases.ts";
 import { pinned } from "./docker.ts";
 import { PROGRAMS } from "./programs.ts";
@@ -35,8 +36,9 @@ async function pin(): Promise<void> {
   console.log(JSON.stringify({ BASE: await pinned(debian), NODE_BASE: await pinned(node) }));
 }
 
+/** `repository`: a registry and the repository in it, as `image.registry` and `image.repo` of the manifests name them. */
 export const repositoryOf = (repository: string, program: string): string =>
-  `${repository}/mayastor-${program}`.toLowerCase(); // registries know no capitals
+  imageName({ registry: "", repo: repository }, program);
 
 interface BuildOptions {
   readonly arch: string;

@@ -7,6 +7,7 @@
  */
 import type { App } from "cdk8s";
 import type { Install } from "../config.ts";
+import { claimTemplate } from "../constructs/claim.ts";
 import { type Container, type EnvVar, InstallChart, type Labels } from "../constructs/kube.ts";
 import {
   CHOWN_ONLY,
@@ -111,14 +112,7 @@ export class EtcdChart extends InstallChart {
     const { etcd } = install.values;
     const { persistence } = etcd;
     const storage = persistence.storageClass;
-    const claim = {
-      metadata: { name: "data" },
-      spec: {
-        accessModes: ["ReadWriteOnce"],
-        resources: { requests: { storage: canonicalQuantity(persistence.size) } },
-        ...(storage === "" ? {} : { storageClassName: storage }),
-      },
-    };
+    const claim = claimTemplate("data", persistence.size, storage);
     const affinity = this.antiAffinity();
     this.add(
       "StatefulSet",

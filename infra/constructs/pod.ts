@@ -3,6 +3,7 @@
  * Invariant: a container gets the least it runs with; a chart that gives more says why.
  */
 import type { Install } from "../config.ts";
+import { imageName, isOriginalPlace, LOCAL_PLACE } from "../images.ts";
 import { type Component, LOGGING_LABEL, UID, VERSION_LABEL } from "../names.ts";
 import { canonicalQuantity } from "../quantity.ts";
 import type { InitContainer } from "../value_types.ts";
@@ -30,9 +31,11 @@ type ImageSource = "controlPlane" | "dataPlane" | "extensions";
 
 /** The reference of one of our own images. */
 export function ownImage({ values, version }: Install, program: string, from: ImageSource): string {
-  const { registry, repo, tag, repoTags } = values.image;
-  const path = [registry, repo, `mayastor-${program}`].filter((part) => part !== "").join("/");
-  return `${path}:${repoTags[from] || tag || `v${version}`}`;
+  const { image } = values;
+  const own = `v${version}`;
+  // Tags of another project's images name nothing of this release either.
+  if (isOriginalPlace(image)) return `${imageName(LOCAL_PLACE, program)}:${own}`;
+  return `${imageName(image, program)}:${image.repoTags[from] || image.tag || own}`;
 }
 
 /** The reference of a sidecar of the Kubernetes CSI project. */
@@ -91,6 +94,15 @@ export const SMALL: ResourceRequirements = {
   requests: { cpu: "10m", memory: "8Mi" },
 };
 
+/**
+ * The same in a pod that is to keep whole cores under a static CPU policy: one container whose requests are below its limits,
+ * an init container too, takes them away from the others.
+ */
+export const SMALL_GUARANTEED: ResourceRequirements = {
+  limits: { cpu: "100m", memory: "32Mi" },
+  requests: { cpu: "100m", memory: "32Mi" },
+};
+
 export function logEnv({ values }: Install, level: string): EnvVar[] {
   const silence = values.base.logSilenceLevel;
   return [
@@ -117,20 +129,41 @@ export function hostPath(name: string, path: string, type?: string): Volume {
   return { name, hostPath: { path, ...(type === undefined ? {} : { type }) } };
 }
 
+type InitDefaults = {
+  readonly resources: ResourceRequirements;
+  readonly securityContext: SecurityContext;
+};
+
+/** An init container of the values; what it leaves out comes from `defaults`. */
+export function initContainer(
+  install: Install,
+  container: InitContainer,
+  defaults: InitDefaults,
+): Container {
+  const { name, image, command, args, env, imagePullPolicy = "IfNotPresent" } = container;
+  const words = (text: readonly string[]) => text.map((word) => forRelease(word, install));
+  return {
+    name,
+    image,
+    imagePullPolicy,
+    ...(command === undefined ? {} : { command: words(command) }),
+    ...(args === undefined ? {} : { args: words(args) }),
+    ...(env === undefined ? {} : { env }),
+    resources: container.resources ?? defaults.resources,
+    securityContext: { ...defaults.securityContext, ...container.securityContext },
+  };
+}
+
 /** Containers that wait until what the pod needs answers. */
 export function waitContainers(
   install: Install,
   { enabled, containers }: { enabled: boolean; containers: readonly InitContainer[] },
+  resources: ResourceRequirements = SMALL,
 ): Container[] {
   if (!enabled) return [];
-  return containers.map(({ name, image, command }) => ({
-    name,
-    image,
-    imagePullPolicy: "IfNotPresent",
-    command: command.map((word) => forRelease(word, install)),
-    resources: SMALL,
-    securityContext: UNPRIVILEGED,
-  }));
+  return containers.map((container) =>
+    initContainer(install, container, { resources, securityContext: UNPRIVILEGED }),
+  );
 }
 
 /**

@@ -5,13 +5,14 @@
 import type { App } from "cdk8s";
 import { stringify } from "yaml";
 import type { Install } from "../config.ts";
+import { claimTemplate } from "../constructs/claim.ts";
 import { type Container, InstallChart, type Labels } from "../constructs/kube.ts";
 import {
   CHOWN_ONLY,
   DEFAULT_SECCOMP,
-  forRelease,
   httpProbe,
   identity,
+  initContainer,
   placementOf,
   podLabels,
   pullSecrets,
@@ -22,6 +23,8 @@ import { canonicalQuantity } from "../quantity.ts";
 
 const DATA = "/data";
 const CONFIG_KEY = "loki.yaml";
+/** What loki has in memory goes to its disk when it ends, which takes as long as there is much of it; as in its own chart. */
+const FLUSH_SECONDS = 4800;
 const DATA_MOUNT = { name: "storage", mountPath: DATA };
 
 export class LokiChart extends InstallChart {
@@ -158,14 +161,7 @@ export class LokiChart extends InstallChart {
     const { install } = this;
     const { persistence, securityContext } = this.values;
     const storage = persistence.storageClassName;
-    const claim = {
-      metadata: { name: "storage" },
-      spec: {
-        accessModes: ["ReadWriteOnce"],
-        resources: { requests: { storage: canonicalQuantity(persistence.size) } },
-        ...(storage === "" ? {} : { storageClassName: storage }),
-      },
-    };
+    const claim = claimTemplate("storage", persistence.size, storage);
     this.add(
       "StatefulSet",
       { name: this.name, component: "loki", labels: this.members },
@@ -182,6 +178,7 @@ export class LokiChart extends InstallChart {
               ...placementOf(install, this.values),
               ...pullSecrets(install),
               securityContext: { ...securityContext, ...DEFAULT_SECCOMP },
+              terminationGracePeriodSeconds: FLUSH_SECONDS,
               initContainers: this.initContainers(),
               containers: [this.container()],
               volumes: [
@@ -197,14 +194,9 @@ export class LokiChart extends InstallChart {
   }
 
   private initContainers(): Container[] {
-    return this.values.initContainers.map(({ name, image, command }) => ({
-      name,
-      image,
-      imagePullPolicy: "IfNotPresent",
-      command: command.map((word) => forRelease(word, this.install)),
-      resources: SMALL,
-      securityContext: CHOWN_ONLY,
-      volumeMounts: [DATA_MOUNT],
+    return this.values.initContainers.map((container) => ({
+      ...initContainer(this.install, container, { resources: SMALL, securityContext: CHOWN_ONLY }),
+      volumeMounts: container.volumeMounts ?? [DATA_MOUNT],
     }));
   }
 

@@ -71,7 +71,7 @@ class FakeCluster implements Upgraded {
       this.events.push(`rollout ${third}`);
     } else if (what === "pods") {
       const images = this.#pods.map(({ metadata: { name: each } }) => [
-        ...[`docker.io/openebs/mayastor-${each}:${this.#tags.get(each) ?? "v0.1.0"}`],
+        ...[`localhost/mayastor/mayastor-${each}:${this.#tags.get(each) ?? "v0.1.0"}`],
         "busybox:1.36.1",
       ]);
       return images.flat().join(" ");
