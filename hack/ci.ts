@@ -1,4 +1,3 @@
-#!/usr/bin/env tsx
 /**
  * The checks of this repository as named steps, so that a laptop and a CI machine run the same ones.
  * Usage: hack/ci.ts <step> [...]   hack/ci.ts --list   hack/ci.ts all
@@ -10,6 +9,7 @@ import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } fr
 import { availableParallelism, tmpdir } from "node:os";
 import path from "node:path";
 import { performance } from "node:perf_hooks";
+import { commandLine } from "#common/command_line.ts";
 import { haveKubeBinaries } from "./cluster/kube/binaries.ts";
 import { cacheFolder as imagesFolder } from "./images/cache.ts";
 import { type InnerSkip, readSkips, skipLines } from "./skips.ts";
@@ -118,7 +118,7 @@ export const steps: readonly Step[] = [
   {
     name: "format-native",
     what: "clang-format",
-    commands: ["tsx hack/format_native.ts"],
+    commands: ["node --import tsx hack/format_native.ts"],
     skip: otherClangFormat,
     minutesMax: 2,
   },
@@ -132,13 +132,13 @@ export const steps: readonly Step[] = [
   {
     name: "tidy",
     what: "own rules: import direction, banned calls, headers, words",
-    commands: ["tsx hack/tidy.ts"],
+    commands: ["node --import tsx hack/tidy.ts"],
     minutesMax: 2,
   },
   {
     name: "gen",
     what: "generated files are up to date",
-    commands: ["tsx hack/gen/main.ts --check"],
+    commands: ["node --import tsx hack/gen/main.ts --check"],
     minutesMax: 2,
   },
   {
@@ -183,14 +183,14 @@ export const steps: readonly Step[] = [
   {
     name: "quickstart",
     what: "the main job, end to end, torn down afterwards",
-    commands: ["tsx hack/quickstart/main.ts --once"],
+    commands: ["node --import tsx hack/quickstart/main.ts --once"],
     minutesMax: 6,
   },
   {
     name: "kernel-initiator",
     what: "a stock Debian kernel in QEMU against our target",
     commands: [
-      "tsx test/support/vm/fetch.ts", // the guests have no way out
+      "node --import tsx test/support/vm/fetch.ts", // the guests have no way out
       // The guest reaches one address of the host, and the product's ports there.
       [
         nodeTest("test/e2e/csi_guest_test.ts"),
@@ -205,7 +205,7 @@ export const steps: readonly Step[] = [
     what: "container images from this checkout",
     commands: [
       "bash hack/setup.sh kube",
-      "tsx hack/images/main.ts",
+      "node --import tsx hack/images/main.ts",
       nodeTest("'test/images/**/*_test.ts'"),
     ],
     needs: imagesNeed,
@@ -406,13 +406,31 @@ export async function runSteps(
   return outcomes.every(({ result }) => result !== "failed");
 }
 
+/** What to tell who asked for a step that there is not; null: all are there. */
+export function wrongStep(names: readonly string[]): string | null {
+  const wrong = names.find((name) => !steps.some((step) => step.name === name));
+  return wrong === undefined
+    ? null
+    : `Cannot start: no step "${wrong}"; there are: ${steps.map(({ name }) => name).join(", ")}`;
+}
+
+const USAGE = "Usage: hack/ci.ts STEP [...] | all | --list";
+
 if (import.meta.main) {
-  const args = process.argv.slice(2);
+  const { values, positionals } = commandLine({
+    usage: USAGE,
+    options: { list: { type: "boolean", default: false } },
+    positionalsMax: Number.POSITIVE_INFINITY,
+  });
   if (!existsSync(path.join(root, "node_modules")))
     throw new Error("Run `npm test` once first: it installs what is needed");
-  if (args.length === 0 || args.includes("--list")) {
+  const wrong = wrongStep(positionals.filter((name) => name !== "all"));
+  if (wrong !== null) {
+    console.error(wrong);
+    process.exitCode = 2;
+  } else if (positionals.length === 0 || values.list) {
     for (const step of steps) console.log(`${step.name.padEnd(18)} ${step.what}`);
   } else {
-    process.exitCode = (await runSteps(args.includes("all") ? [] : args)) ? 0 : 1;
+    process.exitCode = (await runSteps(positionals.includes("all") ? [] : positionals)) ? 0 : 1;
   }
 }

@@ -5,6 +5,12 @@
 # Invariants: installs only what is missing; never starts a service; says what it does and why.
 set -euo pipefail
 profile=${1:-build}
+usage='Usage: hack/setup.sh build|quickstart|test|kube     installs what is missing and builds the engine'
+case $profile in
+  build | quickstart | test | kube) [ $# -le 1 ] || { echo "$usage" >&2; exit 2; } ;;
+  -h | --help) echo "$usage"; exit 0 ;;
+  *) printf 'Cannot set up "%s": there is no such profile\n%s\n' "$profile" "$usage" >&2; exit 2 ;;
+esac
 cd "$(dirname "$0")/.."
 root=$PWD
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # a root shell that `su` made knows no sbin

@@ -1,4 +1,18 @@
 /** `npm test`: the steps of hack/ci.ts; arguments narrow it to named steps. */
-import { runSteps } from "./ci.ts";
+import { commandLine, EXIT_USAGE } from "#common/command_line.ts";
+import { runSteps, steps, wrongStep } from "./ci.ts";
 
-process.exitCode = (await runSteps(process.argv.slice(2))) ? 0 : 1;
+const { positionals } = commandLine({
+  usage: [
+    "Usage: npm test [-- STEP...]     all steps, or those named:",
+    ...steps.map(({ name, what }) => `  ${name.padEnd(18)} ${what}`),
+  ].join("\n"),
+  positionalsMax: Number.POSITIVE_INFINITY,
+});
+const wrong = wrongStep(positionals);
+if (wrong === null) {
+  process.exitCode = (await runSteps(positionals)) ? 0 : 1;
+} else {
+  console.error(wrong);
+  process.exitCode = EXIT_USAGE;
+}

@@ -1,4 +1,3 @@
-#!/usr/bin/env tsx
 /**
  * Rules of this repository that no other tool knows: import direction (TypeScript and C++), time and
  * randomness only through #common, a header comment in every file, no path or host of one machine.
@@ -6,7 +5,12 @@
  */
 import { readFileSync } from "node:fs";
 import path from "node:path";
+import { commandLine } from "#common/command_line.ts";
 import { checkoutFiles } from "./files.ts";
+
+commandLine({
+  usage: "Usage: hack/tidy.ts     takes no options; prints file:line: rule for each breach",
+});
 
 const root = path.resolve(import.meta.dirname, "..");
 const files = checkoutFiles(root);

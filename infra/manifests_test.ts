@@ -22,7 +22,11 @@ import { strictErrors } from "./testing/strict.ts";
 const CUSTOM = ["DiskPool", "PrometheusRule", "ServiceMonitor"];
 
 test("snapshots and the README's tables are what the code makes", () => {
-  assert.deepEqual(staleFiles(), [], "review the change, then: npx tsx infra/snapshot.ts --update");
+  assert.deepEqual(
+    staleFiles(),
+    [],
+    "review the change, then: scripts/run infra/snapshot.ts --update",
+  );
 });
 
 test("synthesize() gives the same manifests each time", () => {

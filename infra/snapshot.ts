@@ -1,11 +1,10 @@
-#!/usr/bin/env tsx
 /**
  * Compares the committed snapshots and the README's tables with what the code makes.
- * Usage: tsx infra/snapshot.ts [--update]   (exits 1 and names the files that differ, without --update)
+ * Usage: scripts/run infra/snapshot.ts [--update]   (exits 1 and names the files that differ, without --update)
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { parseArgs } from "node:util";
+import { commandLine } from "#common/command_line.ts";
 import { snapshotInstalls, synthesize, toText } from "./snapshots.ts";
 import { withTables } from "./value_table.ts";
 
@@ -53,12 +52,16 @@ function update(): void {
 }
 
 if (import.meta.main) {
-  const { values } = parseArgs({ options: { update: { type: "boolean" } } });
+  const { values } = commandLine({
+    usage:
+      "Usage: infra/snapshot.ts [--update]     names the files that differ; --update writes them",
+    options: { update: { type: "boolean" } },
+  });
   const stale = staleFiles();
   for (const line of stale) console.log(line);
   if (values.update === true) update();
   else if (stale.length > 0) {
-    console.error("Review the change, then run: npx tsx infra/snapshot.ts --update");
+    console.error("Review the change, then run: scripts/run infra/snapshot.ts --update");
     process.exitCode = 1;
   }
 }

@@ -1,4 +1,3 @@
-#!/usr/bin/env tsx
 /**
  * Bundles the plugin into dist/kubectl-mayastor.mjs: one file (and lazy parts beside it) that starts in a few
  * dozen milliseconds. Usage: tsx plugin/build.ts [--out=DIR]
@@ -6,11 +5,14 @@
 import { chmod, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { build } from "esbuild";
+import { commandLine } from "#common/command_line.ts";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const { values } = parseArgs({ options: { out: { type: "string" } } });
+const { values } = commandLine({
+  usage: "Usage: plugin/build.ts [--out=DIR]     the folder is dist without it",
+  options: { out: { type: "string" } },
+});
 const outdir = values.out ?? join(root, "dist");
 const entry = join(outdir, "kubectl-mayastor.mjs");
 

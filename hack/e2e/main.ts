@@ -1,4 +1,3 @@
-#!/usr/bin/env tsx
 /**
  * The installation end to end on kind, with the kernel's own NVMe initiator: for a machine with Docker, kind, kubectl,
  * openssh-server and the nvme-tcp module, such as a CI runner. Steps that need no initiator are shared with test/kube.
@@ -8,6 +7,7 @@
  */
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
+import { commandLine } from "#common/command_line.ts";
 import { checkCameUp, checkTables, PODS } from "../../test/support/kube_install/came_up.ts";
 import { Installation } from "../../test/support/kube_install/installation.ts";
 import { removeQuickstart } from "../../test/support/kube_install/quickstart.ts";
@@ -16,6 +16,11 @@ import { buildImages } from "../images/main.ts";
 import { FioPod } from "./fio_pod.ts";
 import { KindCluster } from "./kind_cluster.ts";
 import { OwnSshd, prepare, undo } from "./node_prep.ts";
+
+commandLine({
+  usage:
+    "Usage: hack/e2e/main.ts     takes no options; changes this machine and takes that back: see hack/e2e/README.md",
+});
 
 const MINUTES_MAX = 60;
 const POOL_MIB = 4096;

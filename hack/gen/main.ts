@@ -1,4 +1,3 @@
-#!/usr/bin/env tsx
 /**
  * Regenerates what is generated and committed: the TypeScript of agents/common/proto.
  * Works offline: buf brings its own compiler and the plugin is a local program.
@@ -9,7 +8,8 @@ import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/pr
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs, promisify } from "node:util";
+import { promisify } from "node:util";
+import { commandLine } from "#common/command_line.ts";
 
 const run = promisify(execFile);
 const root = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
@@ -17,7 +17,11 @@ const protoDir = join(root, "agents/common/proto");
 const generatedDir = join(protoDir, "generated");
 const binDir = join(root, "node_modules/.bin");
 
-const { values } = parseArgs({ options: { check: { type: "boolean", default: false } } });
+const { values } = commandLine({
+  usage:
+    "Usage: npm run gen [-- --check]     --check changes nothing and fails when a file is stale",
+  options: { check: { type: "boolean", default: false } },
+});
 
 /** Runs the compiler into `outDir`; every file's first line says that it is generated. */
 async function generate(outDir: string): Promise<void> {

@@ -1,4 +1,3 @@
-#!/usr/bin/env tsx
 /**
  * Builds our container images from this checkout: with Docker where there is one, else with buildah.
  * Usage: hack/images/main.ts [--only=agent-core,...] [--tag=TAG]
@@ -9,8 +8,8 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { parseArgs } from "node:util";
 import { execa } from "execa";
+import { commandLine } from "#common/command_line.ts";
 import { makeInstall } from "../../infra/config.ts";
 import { ownImage } from "../../infra/constructs/pod.ts";
 import { ownVersion } from "../../infra/version.ts";
@@ -22,6 +21,10 @@ import { Docker, hasDocker } from "./docker.ts";
 import { writeSecrets } from "./machine.ts";
 import { PROGRAMS } from "./programs.ts";
 import { imageTable } from "./table.ts";
+
+const USAGE = `Usage: hack/images/main.ts [--only=agent-core,...] [--tag=TAG]
+  --only  some of ${PROGRAMS.map(({ name }) => name).join(", ")}
+  --tag   of the images; without it the one that the manifests name`;
 
 export type { BuiltImage } from "./archive.ts";
 
@@ -121,7 +124,8 @@ async function buildFrom(
 }
 
 if (import.meta.main) {
-  const { values } = parseArgs({
+  const { values } = commandLine({
+    usage: USAGE,
     options: { only: { type: "string" }, tag: { type: "string" } },
   });
   const images = await buildImages({

@@ -1,4 +1,3 @@
-#!/usr/bin/env tsx
 /**
  * Builds and publishes the images of a release with Docker's buildx; run by the images workflow.
  * Usage: hack/images/release.ts pin                  prints the base images with the digests of their tags, as JSON
@@ -12,10 +11,10 @@
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { parseArgs } from "node:util";
 import { execa } from "execa";
 import { Type } from "typebox";
 import Value from "typebox/value";
+import { commandLine } from "#common/command_line.ts";
 import { imageName } from "../../infra/images.ts";
 import { baseReferences } from "./bases.ts";
 import { pinned } from "./docker.ts";
@@ -112,9 +111,14 @@ async function merge(options: { repository: string; digests: string; tag: string
   }
 }
 
+const USAGE = `Usage: release.ts pin
+       release.ts build --arch=ARCH --bases=JSON --repository=REPO --digests=DIR [--push]
+       release.ts merge --repository=REPO --digests=DIR --tag=TAG`;
+
 async function main(): Promise<void> {
-  const { values, positionals } = parseArgs({
-    allowPositionals: true,
+  const { values, positionals } = commandLine({
+    usage: USAGE,
+    positionalsMax: 1,
     options: {
       arch: { type: "string" },
       bases: { type: "string" },

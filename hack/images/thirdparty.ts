@@ -1,4 +1,3 @@
-#!/usr/bin/env tsx
 /**
  * Stand-ins for the images that an installation uses beside ours, for test clusters without a registry.
  *

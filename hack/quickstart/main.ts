@@ -1,4 +1,3 @@
-#!/usr/bin/env tsx
 /**
  * The main job on one machine: three nodes, one volume with three replicas, a node lost while data is
  * written, every byte proved afterwards on each replica by itself.
@@ -12,8 +11,8 @@
 import os from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
+import { commandLine } from "#common/command_line.ts";
 import type { Replica, Volume } from "#common/openapi/model.ts";
 import { NexusRpc } from "#common/proto/generated/mayastor/v1/nexus_pb.ts";
 import { makeClient } from "#common/rpc/grpc.ts";
@@ -33,7 +32,13 @@ import {
 } from "./show.ts";
 import { differingMiB, digest, VerifyIo } from "./verify_io.ts";
 
-const { values } = parseArgs({
+const USAGE = `Usage: npm run quickstart [-- --once] [-- --down] [-- --folder=DIR]
+  --once        tear everything down at the end; exit 0 only if every check held
+  --down        stop the cluster that an earlier run left up
+  --folder=DIR  a new or empty folder for its files, or that of an earlier run`;
+
+const { values } = commandLine({
+  usage: USAGE,
   options: {
     once: { type: "boolean", default: false },
     down: { type: "boolean", default: false },

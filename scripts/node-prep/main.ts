@@ -1,4 +1,3 @@
-#!/usr/bin/env tsx
 /**
  * node-prep: makes Linux nodes ready for Mayastor over ssh. A dry run without --apply; --undo takes it back.
  * Usage: main.ts --host=node-1 --host=node-2 --hugepages=1024 --isolate-cpus=2,3 [--apply]   (--help)

@@ -6,7 +6,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { parseArgs } from "node:util";
+import { commandLine } from "#common/command_line.ts";
 import { type Effort, fill, perf, requireProgram, type Sample, type Workload } from "./perf.ts";
 import { Rig, type Target } from "./rig.ts";
 import { median, spread, table } from "./stats.ts";
@@ -39,7 +39,8 @@ const FULL: readonly Workload[] = [
 ];
 const QUICK_NAMES = /randread QD(1|32)$|randwrite QD32$|seq read/;
 
-const { values } = parseArgs({
+const { values } = commandLine({
+  usage: `Usage: ${HELP}`,
   options: {
     quick: { type: "boolean", default: false },
     poll: { type: "boolean", default: false },
@@ -47,7 +48,6 @@ const { values } = parseArgs({
     runtime: { type: "string" },
     "volume-mib": { type: "string" },
     cores: { type: "string", default: "any" },
-    help: { type: "boolean", default: false },
   },
 });
 
@@ -133,10 +133,6 @@ function report(results: readonly Result[]): string {
   return `${blocks.join("\n\n")}\n\nCPU s/M: seconds per million I/Os of the engines + of the generator.`;
 }
 
-if (values.help) {
-  console.log(HELP);
-  process.exit(0);
-}
 requireProgram();
 const { quick } = values;
 const rounds = Math.round(positive("rounds", values.rounds, quick ? 2 : 5));

@@ -1,4 +1,3 @@
-#!/usr/bin/env tsx
 /**
  * A real Kubernetes cluster for developers, kept until it is taken down.
  * Usage: main.ts up [--nodes=3] [--images=a.tar,b.tar] | down | kubectl ARGUMENTS...
@@ -6,19 +5,24 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
-import { parseArgs } from "node:util";
 import { execaSync } from "execa";
+import { commandLine, EXIT_USAGE } from "#common/command_line.ts";
 import { buildClusterImages } from "../../images/thirdparty.ts";
 import { ensureKubeBinaries } from "./binaries.ts";
 import { KubeCluster } from "./cluster.ts";
 import { clear, clearStale, stateFolders } from "./state.ts";
 
 const log = (line: string) => console.error(line);
+const USAGE = `Usage: main.ts up [--nodes=3] [--images=TAR,...] | down | kubectl ARGUMENTS... | build
+  up       starts a cluster that stays; prints how to reach it
+  down     ends it
+  kubectl  talks to it
+  build    only builds the Kubernetes programs into the cache`;
 const [command, ...rest] = process.argv.slice(2);
 
 async function up(args: string[]): Promise<void> {
   const options = { nodes: { type: "string" }, images: { type: "string" } } as const;
-  const { values } = parseArgs({ args, options });
+  const { values } = commandLine({ usage: USAGE, args, options });
   const given = values.images === undefined ? [] : values.images.split(",");
   const built = await buildClusterImages();
   const images = [...built.map((image) => image.archive), ...given];
@@ -53,6 +57,7 @@ switch (command) {
     await up(rest);
     break;
   case "down":
+    commandLine({ usage: USAGE, args: rest });
     await clearStale();
     await clear(kept());
     break;
@@ -60,9 +65,15 @@ switch (command) {
     await kubectl(rest);
     break;
   case "build":
+    commandLine({ usage: USAGE, args: rest });
     console.log((await ensureKubeBinaries(log)).folder);
     break;
+  case "--help":
+  case "-h":
+    console.log(USAGE);
+    break;
   default:
-    console.error("Usage: main.ts up [--nodes=3] [--images=TAR,...] | down | kubectl ... | build");
-    process.exitCode = 2;
+    if (command !== undefined) console.error(`Cannot start: there is no command "${command}"`);
+    console.error(USAGE);
+    process.exitCode = EXIT_USAGE;
 }
