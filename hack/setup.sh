@@ -16,12 +16,27 @@ root=$PWD
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # a root shell that `su` made knows no sbin
 say() { printf 'setup: %s\n' "$*" >&2; }
 
+# -- a finished checkout that cannot be written to (another user's, an image's) runs as it is -------------
+if [ ! -w . ] || { [ -e build ] && [ ! -w build ]; }; then
+  for needed in node_modules/.bin/node node_modules/tsx build/release/mayastor.node; do
+    [ -e "$needed" ] && continue
+    say "Cannot set up: $root cannot be written to, and $needed is not there; next: build in a copy of your own"
+    exit 1
+  done
+  say "this checkout cannot be written to: using what is built in it"
+  exit 0
+fi
+
 # -- npm packages: exactly the lock file; again only when it changed ---------------------------------
 stamp=node_modules/.mayastor-lock
 if ! cmp -s package-lock.json "$stamp"; then
   say "installing npm packages (lock file changed or first run)"
   # npm itself runs on the system's Node; scripts then run the pinned Node 24 from node_modules/.bin.
-  npm ci --no-audit --no-fund --loglevel=error >&2
+  # It says nothing until its end: a line every now and then tells that it goes on.
+  (while sleep 10; do say "npm is still at it: $(find node_modules -maxdepth 1 2>/dev/null | wc -l) folders so far"; done) &
+  alive=$!
+  npm ci --no-audit --no-fund --loglevel=error >&2 || { kill "$alive"; exit 1; }
+  kill "$alive"
   cp package-lock.json "$stamp"
 fi
 export PATH="$root/node_modules/.bin:$PATH"
@@ -104,10 +119,18 @@ fi
 (sleep 3 >/dev/null 2>&1; kill -0 $$ 2>/dev/null && say "building the native engine (a minute or two the first time)") &
 notice=$!
 build_log=$(mktemp)
-if ! ninja -C build/release -j "$(nproc)" >"$build_log" 2>&1; then
+# What it is at, every few seconds: "[12/140] Building ...".
+(while sleep 5; do
+  at=$(tail -c 4000 "$build_log" | tr '\r' '\n' | sed -n 's/^\(\[[0-9]*\/[0-9]*\]\).*/\1/p' | tail -1)
+  [ -z "$at" ] || say "building the native engine $at"
+done) &
+progress=$!
+ended=0
+ninja -C build/release -j "$(nproc)" >"$build_log" 2>&1 || ended=$?
+kill "$notice" "$progress" 2>/dev/null || true
+if [ "$ended" != 0 ]; then
   tail -60 "$build_log" >&2
   say "the native build failed; the log's tail is above"
   exit 1
 fi
-kill "$notice" 2>/dev/null || true
 rm -f "$build_log"

@@ -94,13 +94,24 @@ const describe = (volume: Volume): string => {
   return text === "Online" ? green(text) : yellow(text);
 };
 
-/** The replica's rebuild in per cent, from the volume's topology; null when none runs. */
-function rebuildPercent(volume: Volume): number | null {
-  for (const replica of Object.values(volume.state.replica_topology)) {
-    const percent = replica["rebuild-progress"];
-    if (percent !== undefined) return percent;
+const nexusClient = ({ address }: EngineNode) =>
+  makeClient(NexusRpc, `${address}:10124`, { deadlineMs: 10_000 });
+type NexusClient = ReturnType<typeof nexusClient>;
+
+/**
+ * The rebuild in per cent as the target's engine has it now; null when none runs. The volume's topology has it too, as old as
+ * the control plane's last look.
+ */
+async function rebuildPercent(engine: NexusClient, volume: Volume): Promise<number | null> {
+  const nexus = volume.state.target;
+  const rebuilding = nexus?.children.find(({ rebuildProgress }) => rebuildProgress !== undefined);
+  if (nexus === undefined || rebuilding === undefined) return null;
+  const request = { nexusUuid: nexus.uuid, uri: rebuilding.uri };
+  try {
+    return Number((await engine.rpc.getRebuildStats(request, { signal })).progress);
+  } catch {
+    return null; // it has just ended
   }
-  return null;
 }
 
 async function start(): Promise<LocalCluster> {
@@ -145,7 +156,7 @@ interface LossFigures {
 
 /** What the engine recorded of the last rebuild: kind, amount, rate. */
 async function rebuildFigures(target: EngineNode, nexus: string): Promise<string> {
-  const client = makeClient(NexusRpc, `${target.address}:10124`, { deadlineMs: 10_000 });
+  const client = nexusClient(target);
   try {
     const { records } = await client.rpc.getRebuildHistory({ uuid: nexus }, { signal });
     const last = records.at(-1);
@@ -155,7 +166,7 @@ async function rebuildFigures(target: EngineNode, nexus: string): Promise<string
     const total = Number(last.blocksTotal * last.blockSize);
     const rate = (copied / 1024 / 1024 / (Math.max(ms, 1) / 1000)).toFixed(0);
     const kind = last.isPartial
-      ? `partial: ${mib(copied)} of ${mib(total)} copied`
+      ? `partial: ${mib(copied)} of ${mib(total)} copied, the segments written meanwhile`
       : `full: ${mib(copied)} copied`;
     return `${kind} in ${(ms / 1000).toFixed(1)} s, ${rate} MiB/s, under I/O`;
   } finally {
@@ -182,22 +193,27 @@ async function loseANode(local: LocalCluster, victim: EngineNode): Promise<LossF
   await sleep(2000, undefined, { signal }); // let writes pile up that it misses
   local.startEngine(victim);
   line(`started ${victim.name}'s engine again: its pool is imported, its replica caught up`);
-  await until(
-    "the volume to be Online again",
-    async () => {
-      const volume = await local.rest.volume(VOLUME);
-      const percent = rebuildPercent(volume);
-      if (percent !== null) {
-        progress("rebuild", percent);
-      }
-      return (
-        volume.state.status === "Online" && Object.keys(volume.state.replica_topology).length === 3
-      );
-    },
-    { seconds: 240, everyMs: 100, signal },
-  );
-  ok(`volume is ${green("Online")} again, all three replicas healthy`);
   const target = local.nodes[0];
+  const engine = target && nexusClient(target);
+  try {
+    await until(
+      "the volume to be Online again",
+      async () => {
+        const volume = await local.rest.volume(VOLUME);
+        const percent = engine ? await rebuildPercent(engine, volume) : null;
+        if (percent !== null) progress("rebuild", percent);
+        return (
+          volume.state.status === "Online" &&
+          Object.keys(volume.state.replica_topology).length === 3
+        );
+      },
+      { seconds: 240, everyMs: 50, signal },
+    );
+  } finally {
+    engine?.close();
+  }
+  progress("rebuild", 100);
+  ok(`volume is ${green("Online")} again, all three replicas healthy`);
   const nexus = degraded.state.target?.uuid;
   const rebuild = target && nexus ? await rebuildFigures(target, nexus) : "not recorded";
   return { degradedAfterMs, rebuild };
