@@ -66,9 +66,10 @@ export function applyScript(actions: readonly Action[]): string {
   return `${changing()}\nlock\njournal_init\n${actions.map(call).join("\n")}\nsay finished\n`;
 }
 
-/** Takes back everything the journal holds. */
-export function undoScript(): string {
-  return `${changing()}\n${nodeScript("undo")}\nlock\nundo_all\nsay finished\n`;
+/** Takes back everything the journal holds; with `keepLabel` all but the note that the node was labelled. */
+export function undoScript({ keepLabel }: { keepLabel: boolean }): string {
+  const notes = assignments({ KEEP_NOTES: keepLabel ? "yes" : "" });
+  return `${changing()}\n${notes}${nodeScript("undo")}\nlock\nundo_all\nsay finished\n`;
 }
 
 function call(action: Action): string {

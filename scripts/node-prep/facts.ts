@@ -47,6 +47,7 @@ export interface Facts {
   /** Those of ext4 and xfs that the kernel has, loaded or as modules. */
   readonly fileSystems: ReadonlySet<string>;
   readonly nvmeCoreLoaded: boolean;
+  /** The parameter as the kernel shows it; `builtin` where multipath is always on and has none. */
   readonly multipath: string | undefined;
   readonly files: ReadonlyMap<string, Buffer | undefined>;
   readonly dirs: ReadonlySet<string>;

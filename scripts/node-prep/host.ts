@@ -11,6 +11,7 @@ import { type Action, applyScript, JOURNAL, probeScript, undoScript } from "./ac
 import { GRUB_FILE } from "./boot.ts";
 import type { Check, Plan } from "./checks.ts";
 import { type Facts, parseFacts } from "./facts.ts";
+import { inUse } from "./in_use.ts";
 import { addLabel, checkLabel, type Kubectl, removeLabel } from "./label.ts";
 import type { Wanted } from "./options.ts";
 import { HUGEPAGES_FILE, MODPROBE_FILE, MODULES_FILE, planNode } from "./plan.ts";
@@ -134,12 +135,23 @@ async function undo(task: HostTask): Promise<HostResult> {
     return { name, status, checks: [], changes, error: undefined };
   }
   const checks: Check[] = [];
+  const labelled = facts.labelledNode ?? task.node ?? facts.hostname;
+  const uses = entries.length > 0 ? await inUse(task.kubectl, labelled, facts) : [];
+  if (uses.length > 0) {
+    const found = uses.map((text) => ({ name: "in use", status: "fail" as const, text }));
+    const error =
+      "Mayastor still needs this node: nothing was changed; move its volumes and delete its pools first";
+    return { name, status: "failed", checks: found, changes: [], error };
+  }
+  progress(`undoing ${entries.length} changes`);
+  const keepLabel = facts.labelledNode !== undefined;
+  const lines = said(await runChecked(task, undoScript({ keepLabel }), "undo"));
+  // Last: a run that is cut off before it leaves a node that is still marked as one of Mayastor's, and its journal knows.
   if (facts.labelledNode !== undefined) {
     const text = await removeLabel(task.kubectl, facts.labelledNode);
     if (text !== undefined) checks.push({ name: "label", status: "manual", text });
+    lines.push(...said(await runChecked(task, undoScript({ keepLabel: false }), "undo")));
   }
-  progress(`undoing ${entries.length} changes`);
-  const lines = said(await runChecked(task, undoScript(), "undo"));
   for (const line of lines.filter((text) => text.startsWith("kept "))) {
     checks.push({ name: "undo", status: "manual", text: line });
   }

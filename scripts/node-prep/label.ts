@@ -22,7 +22,7 @@ export async function checkLabel(kubectl: Kubectl, node: string): Promise<Check>
     return { name, status: "manual", text: `kubectl label node ${node} ${PAIR}` };
   }
   const field = `jsonpath={.metadata.labels.${ENGINE_LABEL.replaceAll(".", "\\.")}}`;
-  const value = await run(kubectl, ["get", "node", node, "-o", field]);
+  const value = await kubectlRun(kubectl, ["get", "node", node, "-o", field]);
   if (value === ENGINE_LABEL_VALUE) return { name, status: "ok", text: PAIR };
   if (value !== "") {
     const text = `node ${node} has ${ENGINE_LABEL}=${value}: change it there`;
@@ -32,14 +32,14 @@ export async function checkLabel(kubectl: Kubectl, node: string): Promise<Check>
 }
 
 export async function addLabel(kubectl: Kubectl, node: string): Promise<void> {
-  if (kubectl) await run(kubectl, ["label", "node", node, PAIR]);
+  if (kubectl) await kubectlRun(kubectl, ["label", "node", node, PAIR]);
 }
 
 /** Takes the label away. Returns what a person must do instead, when there is no kubectl. */
 export async function removeLabel(kubectl: Kubectl, node: string): Promise<string | undefined> {
   if (!kubectl) return `kubectl label node ${node} ${ENGINE_LABEL}-`;
   try {
-    await run(kubectl, ["label", "node", node, `${ENGINE_LABEL}-`]);
+    await kubectlRun(kubectl, ["label", "node", node, `${ENGINE_LABEL}-`]);
   } catch (error) {
     // A node that left the cluster took its label along.
     if (!(error instanceof SvcError && error.kind === "not-found")) throw error;
@@ -47,7 +47,11 @@ export async function removeLabel(kubectl: Kubectl, node: string): Promise<strin
   return undefined;
 }
 
-async function run({ program, args }: NonNullable<Kubectl>, words: string[]): Promise<string> {
+/** Runs kubectl; its output without the last line feed. @throws {SvcError} `not-found`, `unavailable` */
+export async function kubectlRun(
+  { program, args }: NonNullable<Kubectl>,
+  words: string[],
+): Promise<string> {
   const done = await $({
     nothrow: true,
     quiet: true,

@@ -43,7 +43,7 @@ async function main(options: Options, signal: AbortSignal): Promise<number> {
 function report({ name, status, checks, changes, error }: HostResult): string {
   const width = Math.max(0, ...checks.map((check) => check.name.length));
   return [
-    `${name}: ${status}`,
+    `${name}: ${status === "undone" && changes.length === 0 ? "nothing to undo" : status}`,
     ...checks.map(
       (check) => `  ${check.status.padEnd(6)} ${check.name.padEnd(width)}  ${check.text}`,
     ),

@@ -16,10 +16,11 @@ Usage: node-prep --host=[user@]host[:port][=node-name] ... [options]
   --host=HOST               a node (repeat it for more); node-name is its name in Kubernetes
   --hosts-file=FILE         a node per line, # starts a comment
   --apply                   make the changes (without it: a dry run)
-  --undo                    take back what earlier runs changed (with --apply; alone: show it)
+  --undo                    take back what earlier runs changed (with --apply; alone: show it);
+                            refused while pools or volume targets are on the node
   --hugepages=PAGES         2 MiB pages to reserve, now and at boot (documented minimum: 1024)
   --isolate-cpus=LIST       CPUs for io-engine alone, such as 2,3 or 4-7 (isolcpus; needs a reboot)
-  --open-firewall=CIDR      let this network reach ports 10124, 8420 and 4421
+  --open-firewall=CIDR      let this network reach ports 10124, 8420, 4421, 9502 and 10199
   --install-packages        install xfsprogs where it is missing
   --kubectl=PROGRAM         label the nodes with it (without it: the command is printed)
   --kubeconfig=FILE         for kubectl
@@ -34,7 +35,8 @@ Usage: node-prep --host=[user@]host[:port][=node-name] ... [options]
 Exit code: 0 every node is as wanted or would be, 1 a node is not, 2 wrong use.
 `;
 
-export const PORTS = [10124, 8420, 4421] as const;
+/** gRPC and NVMe of io-engine (replicas, targets), its metrics, csi-node. */
+export const PORTS = [10124, 8420, 4421, 9502, 10199] as const;
 /** More would need the memory of a machine nobody has; catches a size given in bytes. */
 const HUGEPAGES_MAX = 8 << 20;
 const PARALLEL_MAX = 64;

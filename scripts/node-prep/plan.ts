@@ -18,6 +18,7 @@ import {
 } from "./checks.ts";
 import { type Facts, parseCpuList } from "./facts.ts";
 import { planFirewall } from "./firewall.ts";
+import { ENGINE, runsEngine } from "./in_use.ts";
 import { PORTS, type Wanted } from "./options.ts";
 
 export const HUGEPAGES_LIVE = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
@@ -150,11 +151,14 @@ function planModules(facts: Facts): Plan {
     path: MODULES_FILE,
     content: `${WRITTEN_BY}nvme-tcp\n`,
   });
-  const multipath = fileAction(facts, {
-    name: "12-multipath",
-    path: MODPROBE_FILE,
-    content: `${WRITTEN_BY}options nvme_core multipath=Y\n`,
-  });
+  const alwaysOn = facts.multipath === "builtin";
+  const multipath = alwaysOn
+    ? []
+    : fileAction(facts, {
+        name: "12-multipath",
+        path: MODPROBE_FILE,
+        content: `${WRITTEN_BY}options nvme_core multipath=Y\n`,
+      });
   const load: Action[] =
     facts.nvmeTcp === "available" || isPending(facts, "14-nvme-tcp")
       ? [
@@ -173,13 +177,15 @@ function planModules(facts: Facts): Plan {
   return {
     checks: [
       check("nvme-tcp", [...persist, ...load], `${facts.nvmeTcp}, and at every boot`),
-      facts.nvmeCoreLoaded && facts.multipath === undefined
-        ? {
-            name: "multipath",
-            status: "warn",
-            text: "this kernel is built without NVMe multipath: no high availability",
-          }
-        : check("multipath", multipath, "nvme_core.multipath=Y at every load"),
+      alwaysOn
+        ? { name: "multipath", status: "ok", text: "built into this kernel, always on" }
+        : facts.nvmeCoreLoaded && facts.multipath === undefined
+          ? {
+              name: "multipath",
+              status: "warn",
+              text: "this kernel is built without NVMe multipath: no high availability",
+            }
+          : check("multipath", multipath, "nvme_core.multipath=Y at every load"),
     ],
     actions,
   };
@@ -251,7 +257,7 @@ function planHugepages(facts: Facts, { hugepages: pages }: Wanted): Plan {
   ];
   // They are to be io-engine's alone; what it has taken itself counts.
   const { free } = facts.hugepages;
-  if (now.length === 0 && free < pages && !isEngine(facts.ports.get(PORTS[0]) ?? "")) {
+  if (now.length === 0 && free < pages && !runsEngine(facts)) {
     const text = `${free} of ${total} are free: other programs use the rest, and io-engine is to have ${pages} for itself`;
     checks.push({ name: "hugepages free", status: "warn", text });
   }
@@ -262,16 +268,22 @@ function planHugepages(facts: Facts, { hugepages: pages }: Wanted): Plan {
   return { checks, actions: [...persist, ...now] };
 }
 
-const isEngine = (owner: string): boolean => /\bio-engine\b|engine\/ts\/main/.test(owner);
+/** Whose port it may be, by the command line that holds it. */
+const OWNERS: Readonly<Record<(typeof PORTS)[number], { who: string; is: RegExp }>> = {
+  10124: { who: "io-engine", is: ENGINE },
+  8420: { who: "io-engine", is: ENGINE },
+  4421: { who: "io-engine", is: ENGINE },
+  9502: { who: "the metrics exporter", is: /\bmetrics-exporter(-pool)?\b/ },
+  10199: { who: "csi-node", is: /\bcsi-node\b/ },
+};
 
 function planPorts(facts: Facts): Plan {
   const checks = PORTS.map((port): Check => {
     const name = `port ${port}`;
     const owner = facts.ports.get(port) ?? "unknown";
     if (owner === "free") return { name, status: "ok", text: "free" };
-    if (isEngine(owner)) {
-      return { name, status: "ok", text: "held by io-engine" };
-    }
+    const { who, is } = OWNERS[port];
+    if (is.test(owner)) return { name, status: "ok", text: `held by ${who}` };
     return { name, status: "fail", text: `in use by ${owner.trim() || "unknown"}` };
   });
   return { checks, actions: [] };

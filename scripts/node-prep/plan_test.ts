@@ -21,6 +21,8 @@ const base: Readonly<Record<string, string>> = {
   "port.10124": "free",
   "port.8420": "free",
   "port.4421": "free",
+  "port.9502": "free",
+  "port.10199": "free",
   end: "yes",
 };
 const nothing: Wanted = {
@@ -145,7 +147,7 @@ test("planNode() opens nftables to the network that was named, now and at boot",
   assert.equal(plan(nft).status("firewall"), "warn");
   const { actions } = plan(nft, { openFirewall: "fd00::/8" });
   const rule =
-    'insert rule inet filter input ip6 saddr fd00::/8 tcp dport { 10124, 8420, 4421 } accept comment "mayastor-node-prep fd00::/8"';
+    'insert rule inet filter input ip6 saddr fd00::/8 tcp dport { 10124, 8420, 4421, 9502, 10199 } accept comment "mayastor-node-prep fd00::/8"';
   const file = actions.find(({ name }) => name === "38-nftables-boot-fd00___8");
   assert.equal(file?.kind === "line" ? file.line : "", rule);
   assert.equal(file?.kind === "line" ? file.path : "", "/etc/nftables.conf");
@@ -186,7 +188,10 @@ test("planNode() names rules that it cannot see through", () => {
 });
 
 test("planNode() tells networks apart that contain each other's text", () => {
-  const ufw = { firewall: "ufw", "firewall.rule.1": "10124,8420,4421/tcp   ALLOW   110.0.0.0/24" };
+  const ufw = {
+    firewall: "ufw",
+    "firewall.rule.1": "10124,8420,4421,9502,10199/tcp   ALLOW   110.0.0.0/24",
+  };
   assert.equal(plan(ufw, { openFirewall: "10.0.0.0/24" }).status("firewall"), "change");
   assert.equal(plan(ufw, { openFirewall: "110.0.0.0/24" }).status("firewall"), "ok");
 });
@@ -194,7 +199,7 @@ test("planNode() tells networks apart that contain each other's text", () => {
 test("planNode() takes another network's rule in nftables for that network's alone", () => {
   const open = {
     ...nft,
-    "firewall.rule.1": "ip saddr 110.0.0.0/24 tcp dport { 4421, 8420, 10124 } accept",
+    "firewall.rule.1": "ip saddr 110.0.0.0/24 tcp dport { 4421, 8420, 9502, 10124, 10199 } accept",
   };
   assert.equal(plan(open, { openFirewall: "10.0.0.0/24" }).status("firewall"), "change");
 });
@@ -233,7 +238,7 @@ test("planNode() keeps out of GRUB's environment block, which every boot writes,
 test("planNode() takes a rule for another network or a longer port number as closed", () => {
   const rules = {
     ...nft,
-    "firewall.rule.1": "ip saddr 10.9.0.0/24 tcp dport { 4421, 8420, 10124 } accept",
+    "firewall.rule.1": "ip saddr 10.9.0.0/24 tcp dport { 4421, 8420, 9502, 10124, 10199 } accept",
     "firewall.rule.2": "tcp dport { 44210, 18420, 101240 } accept",
   };
   assert.equal(plan(rules, { openFirewall: "10.0.0.0/24" }).status("firewall"), "change");
@@ -271,4 +276,16 @@ test("planNode() leaves the arguments to a person where there is no GRUB", () =>
   const boot = checks.find(({ name }) => name === "boot");
   assert.equal(boot?.status, "manual");
   assert.match(boot.text, /isolcpus=2/);
+});
+
+test("planNode() takes each port for its own program alone", () => {
+  const held = (port: number, owner: string) =>
+    plan({ [`port.${port}`]: owner }).text(`port ${port}`);
+  assert.equal(
+    held(9502, "/usr/bin/node metrics-exporter-pool -p5m"),
+    "held by the metrics exporter",
+  );
+  assert.equal(held(10199, "csi-node --csi-socket=/csi/csi.sock"), "held by csi-node");
+  assert.match(held(9502, "io-engine -g 10.0.0.1"), /^in use by io-engine/);
+  assert.match(held(10199, "nginx"), /^in use by nginx/);
 });

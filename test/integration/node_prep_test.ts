@@ -51,7 +51,10 @@ test("two nodes at once: dry run, apply, again, undo byte by byte", { skip }, as
     rocky.read("boot/loader/entries/1-5.14.conf"),
     / isolcpus=2,3 nvme_core\.multipath=Y\n/,
   );
-  assert.match(debian.read("etc/ufw/user.rules"), /allow 10124,8420,4421 10\.0\.0\.0\/24/);
+  assert.match(
+    debian.read("etc/ufw/user.rules"),
+    /allow 10124,8420,4421,9502,10199 10\.0\.0\.0\/24/,
+  );
   assert.match(
     rocky.read("etc/firewalld/zones/public.xml"),
     /address="10\.0\.0\.0\/24" port port="4421"/,
@@ -120,7 +123,7 @@ test("an Ubuntu cloud image: nvme-tcp is a package of its own, and its drop-in's
     node.read("boot/grub/grub.cfg"),
     / ro console=tty1 console=ttyS0 isolcpus=2,3 nvme_core\.multipath=Y\n/,
   );
-  assert.match(node.read("etc/ufw/user.rules"), /allow 10124,8420,4421 10\.0\.0\.0\/24/);
+  assert.match(node.read("etc/ufw/user.rules"), /allow 10124,8420,4421,9502,10199 10\.0\.0\.0\/24/);
   assert.deepEqual((await ends("reboot", node, "apply")).changes, []);
   await ends("undone", node, "undo");
   assertSameTree(node, before, "after undo");
@@ -242,7 +245,7 @@ test("nftables is opened now and at boot, and undo takes out our line alone when
   const node = await startNftNode(t, NFTABLES.trimEnd()); // without an end of its last line
   const before = node.tree();
   const line = (network: string) =>
-    `insert rule inet filter input ip saddr ${network} tcp dport { 10124, 8420, 4421 } accept comment "mayastor-node-prep ${network}"`;
+    `insert rule inet filter input ip saddr ${network} tcp dport { 10124, 8420, 4421, 9502, 10199 } accept comment "mayastor-node-prep ${network}"`;
   await ends("reboot", node, "apply", open("10.0.0.0/24"));
   assert.equal(node.read("etc/nftables.conf"), `${NFTABLES}${line("10.0.0.0/24")}\n`);
   assert.match(node.read("opt/fake/nft"), /ip saddr 10\.0\.0\.0\/24 tcp dport/);
@@ -390,10 +393,19 @@ function fakeKubectl(t: TestContext, nodes: readonly string[]) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "mayastor-kubectl-"));
   t.after(() => fs.rmSync(folder, { recursive: true, force: true }));
   for (const name of nodes) fs.writeFileSync(path.join(folder, name), "");
+  const answers = { pools: path.join(folder, "pools"), nexuses: path.join(folder, "nexuses") };
+  fs.writeFileSync(answers.pools, "");
+  fs.writeFileSync(answers.nexuses, "[]");
   const program = path.join(folder, "kubectl.sh");
   const script = `#!/bin/sh
 [ "$1" = --context=test ] || { echo "error: no context" >&2; exit 1; }
 shift
+case "$*" in
+  "get diskpools.openebs.io -A "*) cat ${answers.pools}; exit 0 ;;
+  "get services -A -l app=api-rest "*) echo "mayastor mayastor-api-rest"; exit 0 ;;
+  "get --raw /api/v1/namespaces/mayastor/services/http:mayastor-api-rest:8081/proxy/v0/nodes/"*"/nexuses")
+    cat ${answers.nexuses}; exit 0 ;;
+esac
 file=${folder}/$3
 [ -f "$file" ] || { echo "Error from server (NotFound): nodes "$3" not found" >&2; exit 1; }
 case "$1 $2 $4" in
@@ -406,7 +418,7 @@ esac
   fs.writeFileSync(program, script, { mode: 0o755 });
   const labels = (node: string) => fs.readFileSync(path.join(folder, node), "utf8");
   const remove = (node: string) => fs.rmSync(path.join(folder, node));
-  return { kubectl: { program, args: ["--context=test"] }, labels, remove };
+  return { kubectl: { program, args: ["--context=test"] }, labels, remove, answers };
 }
 
 test("the label is set last, taken away by undo, and a node that left the cluster is undone all the same", {
@@ -442,6 +454,92 @@ test("the label is set last, taken away by undo, and a node that left the cluste
   );
   const missing = await ends("failed", node, "check", NOTHING, { kubectl, node: "gone" });
   assert.match(missing.error ?? "", /Cannot run kubectl get node gone .*NotFound/);
+});
+
+test("undo leaves a node alone that pools or volume targets are on, and takes the label off last", {
+  skip,
+}, async (t) => {
+  const node = await startSshNode(t, "debian");
+  const { kubectl, labels, answers } = fakeKubectl(t, ["debian-1"]);
+  const before = node.tree();
+  await ends("reboot", node, "apply", MUCH, { kubectl });
+  const applied = node.tree();
+
+  fs.writeFileSync(answers.pools, "pool-a debian-1\npool-b other\n");
+  fs.writeFileSync(
+    answers.nexuses,
+    JSON.stringify([{ uuid: "9f1014e9-7f65-4b31-a8e0-0f9a01ee8c42" }]),
+  );
+  const refused = await ends("failed", node, "undo", MUCH, { kubectl });
+  assert.match(refused.error ?? "", /still needs this node: nothing was changed/);
+  assert.deepEqual(
+    refused.checks.map(({ text }) => text),
+    ["DiskPool pool-a", "volume target 9f1014e9-7f65-4b31-a8e0-0f9a01ee8c42"],
+  );
+  assertSameTree(node, applied, "after an undo that was refused");
+  assert.equal(labels("debian-1"), "openebs.io/engine=mayastor\n");
+
+  // REST that does not answer is not a node without targets.
+  fs.rmSync(answers.nexuses);
+  fs.writeFileSync(answers.pools, "");
+  const unknown = await ends("failed", node, "undo", MUCH, { kubectl });
+  assert.match(unknown.error ?? "", /Cannot read the volume targets: .* answered no list/);
+  assertSameTree(node, applied, "after an undo that could not look");
+
+  // Cut off after the node's own changes: the label is still there, and the next run takes it off.
+  fs.writeFileSync(answers.nexuses, "[]");
+  let scripts = 0;
+  const run: RunScript = async (script, options) => {
+    const result = await node.direct(script, options);
+    scripts += 1;
+    if (scripts === 2) throw new Error("connection lost");
+    return result;
+  };
+  await ends("failed", node, "undo", MUCH, { kubectl, run });
+  assert.equal(labels("debian-1"), "openebs.io/engine=mayastor\n");
+  assert.ok(!fs.existsSync(path.join(node.root, "etc/modules-load.d/mayastor.conf")));
+  await ends("undone", node, "undo", MUCH, { kubectl });
+  assert.equal(labels("debian-1"), "");
+  assertSameTree(node, before, "after undo");
+});
+
+test("undo without kubectl leaves a node alone while its engine runs", { skip }, async (t) => {
+  const node = await startSshNode(t, "debian");
+  await ends("reboot", node, "apply", MUCH);
+  const applied = node.tree();
+  const run: RunScript = async (script, options) => {
+    const result = await node.direct(script, options);
+    const lines = result.lines.map((line) =>
+      line.startsWith("port.10124=") ? "port.10124=io-engine -g 10.0.0.1" : line,
+    );
+    return { ...result, lines };
+  };
+  const refused = await ends("failed", node, "undo", MUCH, { run });
+  assert.match(refused.checks[0]?.text ?? "", /io-engine is running/);
+  assertSameTree(node, applied, "after an undo that was refused");
+});
+
+test("a kernel with multipath built in is as wanted, and gets no option that it does not know", {
+  skip,
+}, async (t) => {
+  const node = await startSshNode(t, "rocky");
+  fs.rmSync(path.join(node.root, "sys/module/nvme_core/parameters/multipath"));
+  node.write("sys/module/nvme_core/parameters/iopolicy", "numa\n");
+  const { checks } = await ends("ready", node, "apply", NOTHING);
+  const multipath = checks.find(({ name }) => name === "multipath");
+  assert.deepEqual(
+    [multipath?.status, multipath?.text],
+    ["ok", "built into this kernel, always on"],
+  );
+  assert.ok(!fs.existsSync(path.join(node.root, "etc/modprobe.d/mayastor.conf")));
+});
+
+test("an undo with nothing to take back says so once", { skip }, async (t) => {
+  const node = await startSshNode(t, "debian");
+  const { code, out } = await nodePrep(...reach(node), "--undo", "--apply");
+  assert.equal(code, 0);
+  assert.match(out, /^\S+: nothing to undo$/m);
+  assert.doesNotMatch(out, /undone/);
 });
 
 test("a package that cannot be installed keeps neither the label nor a later run from being done", {

@@ -65,6 +65,14 @@ probe_modules() {
   done
   if [ -d /sys/module/nvme_core ]; then fact nvme_core loaded; fi
   fact_of multipath /sys/module/nvme_core/parameters/multipath
+  # Kernels that cannot switch it off have no such parameter, only the policy between paths.
+  if [ ! -e /sys/module/nvme_core/parameters/multipath ] &&
+    { [ -e /sys/module/nvme_core/parameters/iopolicy ] ||
+      { [ ! -d /sys/module/nvme_core ] && parameters=$(modinfo -F parm nvme_core 2>/dev/null) &&
+        printf '%s\n' "$parameters" | grep -q '^iopolicy:' &&
+        ! printf '%s\n' "$parameters" | grep -q '^multipath:'; }; }; then
+    fact multipath builtin
+  fi
 }
 
 probe_boot() {

@@ -123,7 +123,7 @@ undo_all() {
       line) undo_line "$entry" ;;
       live) undo_live "$entry" ;;
       run) undo_run_files "$entry" ;;
-      note) forget "$entry" ;;
+      note) [ -n "$KEEP_NOTES" ] || forget "$entry" ;;
     esac
   done
   for entry in $(newest_first); do
@@ -133,6 +133,8 @@ undo_all() {
     if [ "$(cat "$JOURNAL/$entry/kind")" = dir ]; then undo_dir "$entry"; fi
   done
   [ "$left" -eq 0 ] || fail "undo $left changes were left alone; the lines above say why"
+  # What a note is about is taken back elsewhere, and only then is there nothing left to know.
+  if [ -n "$KEEP_NOTES" ]; then return 0; fi
   # The parent goes with the journal in one rename, so that the note who made it cannot be lost alone.
   if [ -e "$JOURNAL/owns-parent" ] && [ "$(ls -A /var/lib/mayastor)" = node-prep ]; then
     mv /var/lib/mayastor /var/lib/.mayastor-node-prep.new && rm -rf /var/lib/.mayastor-node-prep.new
