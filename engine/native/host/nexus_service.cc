@@ -58,6 +58,36 @@ constexpr uint8_t kMaxReservationType = 6;
   return options;
 }
 
+[[nodiscard]] const char* to_string(nexus::ChildStateReason reason) noexcept {
+  switch (reason) {
+    case nexus::ChildStateReason::kNone:
+      return "none";
+    case nexus::ChildStateReason::kInit:
+      return "init";
+    case nexus::ChildStateReason::kClosed:
+      return "closed";
+    case nexus::ChildStateReason::kCannotOpen:
+      return "cannot open";
+    case nexus::ChildStateReason::kConfigInvalid:
+      return "configuration invalid";
+    case nexus::ChildStateReason::kRebuildFailed:
+      return "rebuild failed";
+    case nexus::ChildStateReason::kIoFailure:
+      return "I/O error";
+    case nexus::ChildStateReason::kByClient:
+      return "by client";
+    case nexus::ChildStateReason::kOutOfSync:
+      return "out of sync";
+    case nexus::ChildStateReason::kNoSpace:
+      return "no space";
+    case nexus::ChildStateReason::kTimedOut:
+      return "timed out, or its path was lost";
+    case nexus::ChildStateReason::kAdminFailed:
+      return "admin command failed";
+  }
+  return "unknown";
+}
+
 }  // namespace
 
 NexusService::NexusService(Reactors& reactors, BdevRegistry& registry, Sharing& sharing,
@@ -114,12 +144,44 @@ Task<Result<NexusStatus>> NexusService::create(NexusRequest request) {
             state == nexus::NexusState::kShuttingDown || state == nexus::NexusState::kShutdown;
         if (open && ended) spawn(close_path(text));
         open = open && !ended;
+        log_children(text, *watched);
         events_.on_nexus_changed(text);
       });
   nexuses_[uuid] = nexus;
   events_.on_log(LogLevel::kInfo, "nexus created",
                  {{"nexus.uuid", uuid.to_string()}, {"nexus.name", nexus->name()}});
   co_return describe(*nexus);
+}
+
+// A child's loss, and what was mended on it, are told here and once: nobody else may be listening.
+void NexusService::log_children(const std::string& uuid, const nexus::Nexus& nexus) {
+  std::map<std::string, ChildSeen> now;
+  std::map<std::string, ChildSeen>& before = children_seen_[uuid];
+  for (const nexus::ChildInfo& child : nexus.children()) {
+    const ChildSeen seen{child.state == nexus::ChildState::kFaulted, child.repaired,
+                         child.unrepaired};
+    const ChildSeen was = before[child.uri];
+    const LogFields fields = {{"nexus.uuid", uuid},
+                              {"child.uri", child.uri},
+                              {"reason", to_string(child.reason)},
+                              {"repaired", std::to_string(child.repaired)},
+                              {"unreadable", std::to_string(child.unrepaired)}};
+    if (seen.faulted && !was.faulted) {
+      events_.on_log(LogLevel::kWarn, "child faulted", fields);
+    }
+    if (seen.repaired > was.repaired) {
+      events_.on_log(LogLevel::kWarn,
+                     "a place that a child could not read was written anew from another child",
+                     fields);
+    }
+    if (seen.unrepaired > was.unrepaired) {
+      events_.on_log(LogLevel::kError,
+                     "a place on a child stays unreadable: its data is read from other children",
+                     fields);
+    }
+    now.emplace(child.uri, seen);
+  }
+  before = std::move(now);
 }
 
 Task<Result<NexusStatus>> NexusService::changed(std::string verb, std::string text, Change change) {
@@ -167,6 +229,7 @@ Task<Result<void>> NexusService::destroy_locked(NexusPtr nexus) {
   if (!destroyed.ok()) co_return destroyed;
   sharing_.forget_reservations(ptpl_file(nexus->uuid()));
   nexuses_.erase(nexus->uuid());
+  children_seen_.erase(nexus->uuid().to_string());
   events_.on_log(LogLevel::kInfo, "nexus destroyed", {{"nexus.uuid", nexus->uuid().to_string()}});
   co_return Result<void>();
 }

@@ -66,7 +66,12 @@ class NexusService final {
   [[nodiscard]] std::shared_ptr<AsyncMutex> lock_of(const Uuid& uuid);
   void forget_lock(const Uuid& uuid, const std::shared_ptr<AsyncMutex>& lock);
   [[nodiscard]] NexusStatus describe(const nexus::Nexus& nexus) const;
+  void log_children(const std::string& uuid, const nexus::Nexus& nexus);
 
+  struct ChildSeen {
+    bool faulted = false;
+    uint64_t repaired = 0, unrepaired = 0;
+  };
   Reactors& reactors_;
   BdevRegistry& registry_;
   Sharing& sharing_;
@@ -76,6 +81,8 @@ class NexusService final {
   AsyncMutex creating_;
   std::map<Uuid, NexusPtr> nexuses_;
   std::map<Uuid, std::shared_ptr<AsyncMutex>> locks_;
+  std::map<std::string, std::map<std::string, ChildSeen>>
+      children_seen_;  // by uuid, by URI: logged
 };
 
 }  // namespace mayastor::host

@@ -76,7 +76,11 @@ ChildStateReason Child::api_reason() const noexcept {
 
 FaultReason fault_reason(IoStatus status) noexcept {
   const bool no_space = status.is(io_status::kNoSpace) || status.is(io_status::kCapacityExceeded);
-  return no_space ? FaultReason::kNoSpace : FaultReason::kIoError;
+  if (no_space) return FaultReason::kNoSpace;
+  // The way to it, or its patience: nothing is said of its medium.
+  const bool path = status.type == 3 || status.is(io_status::kTransientTransport) ||
+                    status.is(io_status::kAborted) || status.is(io_status::kQueueDeleted);
+  return path ? FaultReason::kTimedOut : FaultReason::kIoError;
 }
 
 std::string record_uuid(const std::string& uri, const Bdev& device) {

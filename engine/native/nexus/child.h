@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "bdev/bdev.h"
 #include "core/task.h"
@@ -56,6 +57,14 @@ struct Child {
   bool device_owned = false;  // created for us by URI, destroyed with the child
   std::unique_ptr<WriteLog> log;
   std::shared_ptr<RebuildJob> rebuild;
+  struct Range {
+    uint64_t begin = 0, end = 0;
+    uint64_t tried_ns = 0;
+  };
+  std::vector<Range> repairing;    // being read from another child and written back
+  std::vector<Range> unrepaired;   // writing did not help; read from others
+  std::vector<uint64_t> repaired;  // when, for those of the last while
+  uint64_t repaired_total = 0;
   Latch retiring;  // a fault being worked off
 
   [[nodiscard]] bool is_open() const noexcept { return phase == ChildPhase::kOpen; }
@@ -67,6 +76,13 @@ struct Child {
 };
 
 [[nodiscard]] FaultReason fault_reason(IoStatus status) noexcept;
+
+// The medium could not be read at that place; all else of the child may be as good as ever.
+[[nodiscard]] constexpr bool is_unreadable(IoStatus status) noexcept {
+  // NVMe base specification, media and data integrity errors: unrecovered read, guard,
+  // application tag and reference tag check errors.
+  return status.type == 2 && status.code >= 0x81 && status.code <= 0x84;
+}
 
 // The uuid a child's record gets: ?uuid= of the URI, else of the device.
 [[nodiscard]] std::string record_uuid(const std::string& uri, const Bdev& device);

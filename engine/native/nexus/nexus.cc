@@ -354,6 +354,8 @@ std::vector<ChildInfo> Nexus::children() const {
     info.fault_time_ns = child->fault_time_ns;
     info.has_io_log = options_.partial_rebuild && !child->healthy() && child->ever_synced &&
                       !child->log->incomplete();
+    info.repaired = child->repaired_total;
+    info.unrepaired = child->unrepaired.size();
     infos.push_back(std::move(info));
   }
   return infos;

@@ -40,6 +40,13 @@ inline constexpr uint64_t kGptCopyBytes = 16 * 1024;      // room for a backup G
 inline constexpr uint64_t kGptTailBlocks = 2;             // and two more blocks
 inline constexpr size_t kRebuildHistoryLimit = 64;        // records kept per nexus
 
+// Repairs of places that could not be read. A disk with more of them is failing as a whole.
+inline constexpr size_t kRepairsAtOnce = 4;  // a child
+inline constexpr size_t kRepairsMax = 64;    // a child, within kRepairWindowNs
+inline constexpr uint64_t kRepairWindowNs = 600ull * 1'000'000'000;
+inline constexpr uint64_t kRepairAgainNs = 60ull * 1'000'000'000;  // a place that stays bad
+inline constexpr size_t kUnrepairedMax = 64;  // places a child that others answer for
+
 // Numbers of the published interface.
 enum class NexusState : uint8_t {
   kUnknown = 0,
@@ -101,6 +108,8 @@ struct ChildInfo {
   std::optional<std::string> device_name;  // while its device is open
   std::optional<uint64_t> fault_time_ns;   // wall clock, since the epoch
   bool has_io_log = false;                 // a partial rebuild is possible
+  uint64_t repaired = 0;                   // places that writing made readable again
+  uint64_t unrepaired = 0;                 // places that stay unreadable: others answer for it
 };
 
 class Nexus final : public Bdev, public std::enable_shared_from_this<Nexus> {
@@ -194,6 +203,13 @@ class Nexus final : public Bdev, public std::enable_shared_from_this<Nexus> {
   Task<Result<void>> persist(std::function<void(NexusInfo&)> change);
   void fail_self();
   Task<void> shut_down_self(std::shared_ptr<Nexus> self);
+
+  // nexus_repair.cc
+  void on_unreadable(uint64_t child_id, uint64_t begin, uint64_t end);
+  Task<void> repair(std::shared_ptr<Nexus> self, ChildPtr child, uint64_t begin, uint64_t end);
+  Task<void> repair_piece(ChildPtr child, uint64_t begin, uint8_t* data, uint64_t length);
+  Task<IoStatus> write_back(ChildPtr child, uint64_t begin, uint8_t* data, uint64_t length);
+  void give_up_repair(const ChildPtr& child, uint64_t begin, uint64_t end);
 
   // nexus_children.cc
   Task<Result<void>> open_child(ChildPtr child);  // device, checks, reservation

@@ -65,6 +65,7 @@ Task<Result<void>> Nexus::connect_child(ChildPtr child, bool synced) {
                     failure->error_number};
   }
   child->phase = ChildPhase::kOpen;
+  child->unrepaired.clear();  // a rebuild writes some of them anew
   child->synced = synced;
   child->counts = synced;
   child->ever_synced = child->ever_synced || synced;

@@ -81,7 +81,7 @@ NexusCore::Request* NexusCore::acquire(Io* io) noexcept {
   request->end = io->offset + io->length;
   request->start_ns = reactor_.now_ns();
   request->pending = 0;
-  request->has_it = request->refused = request->tried = 0;
+  request->has_it = request->refused = request->tried = request->unreadable = 0;
   request->error = io_status::kOk;
   return request;
 }
@@ -124,7 +124,12 @@ void NexusCore::start_read(Io* io) noexcept {
 void NexusCore::try_read(Request* request) noexcept {
   const uint32_t readers = read_mask_ & ~request->tried;
   if (readers == 0) {
-    complete(request, request->error.ok() ? io_status::kInternalPathError : request->error);
+    const bool may_differ = (request->unreadable & (request->unreadable - 1)) != 0;
+    if (may_differ && request->host->type == IoType::kRead) {
+      spawn(salvage(request));  // what one cannot read, another may
+    } else {
+      complete(request, request->error.ok() ? io_status::kInternalPathError : request->error);
+    }
     return;
   }
   // Round-robin: the first reader after the last one used.
@@ -136,11 +141,18 @@ void NexusCore::try_read(Request* request) noexcept {
 
 void NexusCore::read_done(Request* request, uint32_t slot, IoStatus status) noexcept {
   if (status.ok() || not_the_childs_fault(status)) {
+    // Another child could read it: those that could not are mended from it, at home.
+    if (request->unreadable != 0) [[unlikely]]
+      report_unreadable(request->unreadable, request->begin, request->end);
     complete(request, status);
     return;
   }
   request->error = status;
-  report(slot, status);
+  if (is_unreadable(status)) {  // a place on its medium, not the child: its writes are all there
+    request->unreadable |= bit_of(slot);
+  } else {
+    report(slot, status);
+  }
   if (status.is(io_status::kReservationConflict)) {  // fenced: no other child may answer either
     complete(request, io_status::kAnaInaccessible);
     return;

@@ -111,6 +111,10 @@ class NexusCore final {
   Task<IoStatus> leg_write(uint32_t slot, uint64_t child_id, uint64_t offset, const void* buffer,
                            uint64_t length);
   Task<IoStatus> leg_flush(uint32_t slot, uint64_t child_id);
+  // Reads what the host would get, in small pieces if need be, each from whichever child in sync
+  // can. `unreadable` gains the slots of those whose medium failed; `except` is not asked.
+  Task<IoStatus> read_any(uint64_t offset, uint8_t* buffer, uint64_t length, uint32_t except,
+                          uint32_t* unreadable);
 
  private:
   friend class RangeLock;
@@ -141,6 +145,10 @@ class NexusCore final {
   void free_request(Request* request) noexcept;
   void start_read(Io* io) noexcept;
   void try_read(Request* request) noexcept;
+  Task<void> salvage(Request* request);
+  Task<IoStatus> read_piece(uint64_t offset, uint8_t* buffer, uint64_t length, uint32_t except,
+                            uint32_t* unreadable);
+  void report_unreadable(uint32_t slots, uint64_t begin, uint64_t end) noexcept;
   void start_write(Io* io) noexcept;
   [[nodiscard]] bool locked_out(const Io& io, uint64_t arrival) const noexcept;
   void wait_for_lock(Io* io) noexcept;

@@ -27,11 +27,12 @@ struct NexusCore::Request {
   Request* previous = nullptr;
   uint64_t begin = 0, end = 0;  // nexus offsets; equal for a flush
   uint64_t start_ns = 0;
-  uint32_t pending = 0;  // legs not done, plus one while starting
-  uint32_t has_it = 0;   // children that did it
-  uint32_t refused = 0;  // children that do not know the operation
-  uint32_t tried = 0;    // children a read was sent to
-  IoStatus error;        // the first failure
+  uint32_t pending = 0;     // legs not done, plus one while starting
+  uint32_t has_it = 0;      // children that did it
+  uint32_t refused = 0;     // children that do not know the operation
+  uint32_t tried = 0;       // children a read was sent to
+  uint32_t unreadable = 0;  // of those: their medium could not be read there
+  IoStatus error;           // the first failure
   struct Turn : Message, WriteOrder::Ticket {
     Request* request = nullptr;
   };

@@ -156,16 +156,17 @@ TEST(NexusFault, WriteThatFailedOnTheLastHealthyChildIsEvenedOutLater) {
   EXPECT_TRUE(rig.identical("a", "b"));
 }
 
-TEST(NexusFault, ReadErrorIsRetriedElsewhereAndFaultsTheChild) {
+TEST(NexusFault, PathErrorOfAReadIsRetriedElsewhereAndFaultsTheChild) {
   NexusRig rig;
   auto a = rig.add_device("a");
   rig.add_device("b");
   rig.create({"a", "b"});
   ASSERT_TRUE(rig.write(0, 4096, 0x77).ok());
-  a->add_rule(fail_reads(io_status::kUnrecoveredRead));
+  a->add_rule(fail_reads(io_status::kHostPathError));
   EXPECT_TRUE(rig.holds(0, 4096, 0x77));
   EXPECT_TRUE(rig.holds(0, 4096, 0x77));
   ASSERT_TRUE(rig.wait_for([&] { return rig.child("a").state == ChildState::kFaulted; }));
+  EXPECT_EQ(rig.child("a").reason, ChildStateReason::kTimedOut);  // nothing is said of its medium
   EXPECT_EQ(rig.store.last(), rig.record({{"a", false}, {"b", true}}, false));
 }
 

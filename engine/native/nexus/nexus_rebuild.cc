@@ -48,9 +48,11 @@ Task<void> Nexus::run_rebuild(std::shared_ptr<Nexus> self, ChildPtr child,
   if (history_.size() > kRebuildHistoryLimit) history_.erase(history_.begin());
   child->rebuild.reset();
   if (job->state() == RebuildState::kFailed && child->is_open() && !child->synced) {
-    const bool no_space = fault_reason(job->cause()) == FaultReason::kNoSpace;
-    if (job->cause().is(io_status::kReservationConflict)) fail_self();
-    begin_fault(child, no_space ? FaultReason::kNoSpace : FaultReason::kRebuildFailed);
+    const IoStatus cause = job->cause();
+    if (cause.is(io_status::kReservationConflict)) fail_self();
+    // Its own failure by its own name: whoever places replicas must know whose disk is bad.
+    const bool own = !cause.ok() && !job->source_failed();
+    begin_fault(child, own ? fault_reason(cause) : FaultReason::kRebuildFailed);
   }
   notify();
   job->ended().done();

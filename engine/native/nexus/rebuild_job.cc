@@ -148,6 +148,43 @@ Task<void> RebuildJob::worker(uint32_t index) {
   workers_.done();
 }
 
+// From the preferred source, and what it cannot read from whichever other can.
+Task<RebuildJob::Fetched> RebuildJob::fetch(uint64_t begin, uint8_t* data, uint64_t length) {
+  NexusCore& home = *nexus_.cores_[Reactor::current().index()];
+  const std::shared_ptr<Child> source = nexus_.pick_source();
+  if (source == nullptr) {
+    failed_ = true;
+    co_return Fetched::kNot;
+  }
+  // It missed a write here: its fault is on the way.
+  if (source->log->is_marked(begin / kSegmentBytes)) co_return Fetched::kLater;
+  source_uri_ = source->uri;
+  IoStatus got = co_await home.leg_read(source->slot, source->id, begin, data, length);
+  if (got.ok()) co_return Fetched::kYes;
+  if (is_unreadable(got)) {
+    constexpr uint32_t kNobody = kMaxChildren;
+    uint32_t unreadable = 0;
+    got = co_await home.read_any(begin, data, length, kNobody, &unreadable);
+    if (got.ok()) {
+      nexus_.on_unreadable(source->id, begin, begin + length);
+      co_return Fetched::kYes;
+    }
+    if (is_unreadable(got)) {  // nobody can: none of them is to blame more than the others
+      cause_ = got;
+      failed_ = source_failed_ = true;
+      co_return Fetched::kNot;
+    }
+    co_return Fetched::kLater;  // somebody failed otherwise, and was told of
+  }
+  nexus_.on_child_failed(source->id, got);
+  if (source->healthy()) {  // the last one: there is no other to read from
+    cause_ = got;
+    failed_ = source_failed_ = true;
+    co_return Fetched::kNot;
+  }
+  co_return Fetched::kLater;
+}
+
 Task<bool> RebuildJob::copy_segment(uint32_t index, uint64_t segment) {
   const uint64_t begin = segment * kSegmentBytes;
   const uint64_t length = std::min(kSegmentBytes, nexus_.size_bytes_ - begin);
@@ -155,37 +192,21 @@ Task<bool> RebuildJob::copy_segment(uint32_t index, uint64_t segment) {
   uint8_t* data = buffers_[index].data();
   NexusCore& home = *nexus_.cores_[Reactor::current().index()];
   bool copied = false;
-  bool retry_later = false;
   co_await lock.lock(begin, begin + length);
-  const std::shared_ptr<Child> source = nexus_.pick_source();
-  if (source == nullptr) {
-    failed_ = true;
-  } else if (source->log->is_marked(segment)) {
-    retry_later = true;  // it missed a write here: its fault is on the way
-  } else {
-    source_uri_ = source->uri;
-    const IoStatus got = co_await home.leg_read(source->slot, source->id, begin, data, length);
-    if (!got.ok()) {
-      retry_later = true;
-      nexus_.on_child_failed(source->id, got);
-      if (source->healthy()) {  // the last one: there is no other to read from
-        cause_ = got;
-        failed_ = true;
-      }
-    } else {
-      const uint32_t slot = destination_->slot;
-      const uint64_t id = destination_->id;
-      const IoStatus put = co_await home.leg_write(slot, id, begin, data, length);
-      copied = put.ok();
-      if (!copied) {
-        cause_ = put;
-        failed_ = true;
-      }
+  const Fetched fetched = co_await fetch(begin, data, length);
+  if (fetched == Fetched::kYes) {
+    const uint32_t slot = destination_->slot;
+    const uint64_t id = destination_->id;
+    const IoStatus put = co_await home.leg_write(slot, id, begin, data, length);
+    copied = put.ok();
+    if (!copied) {
+      cause_ = put;
+      failed_ = true;
     }
   }
   co_await lock.unlock();
   if (copied) copied_bytes_ += length;
-  if (retry_later && !halted()) {
+  if (fetched == Fetched::kLater && !halted()) {
     auto pause = sleep_for(kSourceRetryNs);
     co_await pause;
   }

@@ -37,11 +37,15 @@ class RebuildJob final {
   [[nodiscard]] RebuildRecord record() const;
   // The status that made it fail, if a child's answer did.
   [[nodiscard]] IoStatus cause() const noexcept { return cause_; }
+  // It was a source's answer: the destination may be well.
+  [[nodiscard]] bool source_failed() const noexcept { return source_failed_; }
 
  private:
   Task<void> copy_all();
   Task<void> worker(uint32_t index);
   Task<bool> copy_segment(uint32_t index, uint64_t segment);  // false: mark it again
+  enum class Fetched : uint8_t { kYes, kLater, kNot };
+  Task<Fetched> fetch(uint64_t begin, uint8_t* data, uint64_t length);
   Task<void> wait_for_rate(uint64_t bytes);
   [[nodiscard]] bool halted() const noexcept { return stop_ || failed_ || paused_; }
   void wake() noexcept;
@@ -51,6 +55,7 @@ class RebuildJob final {
   const bool partial_;
   RebuildState state_ = RebuildState::kInit;
   bool stop_ = false, failed_ = false, paused_ = false;
+  bool source_failed_ = false;
   IoStatus cause_;
   uint64_t cursor_ = 0;  // segments before it were offered in this round
   uint64_t copied_bytes_ = 0;
