@@ -1,5 +1,5 @@
 /**
- * Named locks for gRPC calls: one pool call at a time, one replica call at a time, one call a nexus.
+ * Named locks for gRPC calls: one call at a time for each pool, each replica and each nexus.
  *
  * Why: published behaviour; a caller whose deadline passes while it waits gets deadline-exceeded and
  * its call has then had no effect.

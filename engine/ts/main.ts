@@ -20,6 +20,7 @@ import { type Config, loadConfig, OPTIONS } from "./config.ts";
 import { type EngineEvent, loadNative, type NativeEngine } from "./native.ts";
 import { NexusInfoPersister } from "./persist.ts";
 import { loadPools } from "./pool_config.ts";
+import { PoolWatch } from "./pool_health.ts";
 import { type Identity, Registration } from "./registration.ts";
 import { bdevService } from "./services/bdev.ts";
 import { hostService } from "./services/host.ts";
@@ -27,6 +28,7 @@ import { jsonService } from "./services/json.ts";
 import { latencyService } from "./services/latency.ts";
 import { nexusService } from "./services/nexus.ts";
 import { poolService } from "./services/pool.ts";
+import { poolHealthService } from "./services/pool_health.ts";
 import { replicaService } from "./services/replica.ts";
 import { statsService } from "./services/stats.ts";
 import { VERSION } from "./version.ts";
@@ -78,6 +80,7 @@ async function serve({ config, engine, news, log }: Parts, stop: AbortSignal) {
     hostService({ engine, identity, listBlockDevices }),
     bdevService(engine),
     poolService(engine),
+    poolHealthService(engine),
     replicaService(engine),
     nexusService(engine),
     statsService(engine),
@@ -99,12 +102,15 @@ async function serve({ config, engine, news, log }: Parts, stop: AbortSignal) {
         });
   registration?.start();
   news.tell = () => registration?.changed();
+  const watch = new PoolWatch({ engine, clock: systemClock, log, changed: () => news.tell() });
+  const watching = watch.run(stop);
   await new Promise<void>((resolve) => {
     if (stop.aborted) resolve();
     stop.addEventListener("abort", () => resolve(), { once: true });
   });
   log.info("stopping", { reason: String(stop.reason) });
   await server.close();
+  await watching;
   await registration?.close();
 }
 

@@ -84,6 +84,21 @@ const PoolSchema = Type.Object({
   clusterSize: integer,
   pageSize: integer,
   faulted: flag,
+  /** What its disk did wrong since the pool was loaded; writes: all that changes the medium, and flushes. */
+  readErrors: u64,
+  writeErrors: u64,
+  slowRequests: u64,
+  /** How long the oldest request that has not ended has been waiting. */
+  waitingMs: u64,
+  /** null: there was none. */
+  sinceLastErrorMs: maybeU64,
+  sinceLastSlowMs: maybeU64,
+  /** On the disk, in bytes. */
+  lastErrorOffset: u64,
+  lastErrorLength: u64,
+  /** errno */
+  lastErrorNumber: integer,
+  lastErrorWasRead: flag,
 });
 const ReplicaSchema = Type.Object({
   name: text,

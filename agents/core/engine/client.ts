@@ -20,6 +20,15 @@ export type PoolState = {
   readonly used: number;
   /** Sum of the sizes of its replicas, thin ones in full. */
   readonly committed: number;
+  /** Why it is not Online, where its engine says so. */
+  readonly trouble?: PoolTrouble;
+};
+
+/** In an engine's own words. */
+export type PoolTrouble = {
+  readonly code: string;
+  readonly message: string;
+  readonly nextStep: string;
 };
 
 export type SpaceUsage = {

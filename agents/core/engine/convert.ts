@@ -5,6 +5,7 @@
  * never an error, because a newer engine may have more of them.
  */
 import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
+import type { PoolHealth } from "#common/proto/generated/mayastor/ext/v1/pool_health_pb.ts";
 import { ShareProtocol } from "#common/proto/generated/mayastor/v1/common_pb.ts";
 import type { BlockDevice as WireDevice } from "#common/proto/generated/mayastor/v1/host_pb.ts";
 import {
@@ -27,9 +28,13 @@ import type {
   NexusState,
   NexusStatus,
   PoolState,
+  PoolTrouble,
   ReplicaState,
   Status,
 } from "./client.ts";
+
+const CODE_LENGTH_MAX = 64;
+const TEXT_LENGTH_MAX = 500;
 
 const POOL_STATUS: ReadonlyMap<number, Status> = new Map<number, Status>([
   [WirePoolState.POOL_ONLINE, "Online"],
@@ -65,8 +70,25 @@ const CHILD_REASON: ReadonlyMap<number, ChildReason> = new Map<number, ChildReas
   [ChildStateReason.ADMIN_FAILED, "AdminFailed"],
 ]);
 
-export function toPool(node: string, pool: Pool): PoolState {
+/** The reasons that an engine gives, by pool; bounded, since they are shown to people. */
+export function toTroubles(pools: readonly PoolHealth[]): ReadonlyMap<string, PoolTrouble> {
+  return new Map(
+    pools
+      .filter(({ reasonCode }) => reasonCode !== "")
+      .map(({ name, reasonCode, reason, nextStep }) => [
+        name,
+        {
+          code: reasonCode.slice(0, CODE_LENGTH_MAX),
+          message: reason.slice(0, TEXT_LENGTH_MAX),
+          nextStep: nextStep.slice(0, TEXT_LENGTH_MAX),
+        },
+      ]),
+  );
+}
+
+export function toPool(node: string, pool: Pool, trouble?: PoolTrouble): PoolState {
   return {
+    ...(trouble ? { trouble } : {}),
     id: pool.name,
     uuid: pool.uuid,
     node,

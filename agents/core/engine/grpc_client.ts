@@ -6,6 +6,7 @@
  */
 import type { Clock } from "#common/clock.ts";
 import { SvcError } from "#common/errors.ts";
+import { PoolHealthRpc } from "#common/proto/generated/mayastor/ext/v1/pool_health_pb.ts";
 import { ShareProtocol } from "#common/proto/generated/mayastor/v1/common_pb.ts";
 import { HostRpc } from "#common/proto/generated/mayastor/v1/host_pb.ts";
 import {
@@ -20,7 +21,7 @@ import { ReplicaRpc } from "#common/proto/generated/mayastor/v1/replica_pb.ts";
 import { callsOn, grpcTarget, openChannel } from "#common/rpc/grpc.ts";
 import type { NvmfConfig } from "#common/types/nexus.ts";
 import type { EngineClient, EngineConnector } from "./client.ts";
-import { toDevice, toNexus, toPool, toReplica } from "./convert.ts";
+import { toDevice, toNexus, toPool, toReplica, toTroubles } from "./convert.ts";
 import { type TimeoutConfig, timeoutMs } from "./timeouts.ts";
 
 const ENGINE_PORT = 10124;
@@ -62,6 +63,7 @@ function connect(options: {
   const settings = { deadlineMs: timeoutMs("other", timeouts), clock };
   const host = callsOn(channel, HostRpc, settings);
   const pools = callsOn(channel, PoolRpc, settings);
+  const health = callsOn(channel, PoolHealthRpc, settings);
   const replicas = callsOn(channel, ReplicaRpc, settings);
   const nexuses = callsOn(channel, NexusRpc, settings);
   const within = (kind: Parameters<typeof timeoutMs>[0]) => ({
@@ -78,12 +80,17 @@ function connect(options: {
       return { instanceUuid: info.registrationInfo?.instanceUuid ?? null };
     },
     load: async () => {
-      const [pool, replica, nexus] = await Promise.all([
+      const [pool, replica, nexus, troubles] = await Promise.all([
         pools.listPools({}),
         replicas.listReplicas({}),
         nexuses.listNexus({}),
+        // Engines of other makes do not know it; without reasons everything works all the same.
+        health.listPoolHealth({}).then(
+          (answer) => toTroubles(answer.pools),
+          () => toTroubles([]),
+        ),
       ]);
-      const loaded = pool.pools.map((state) => toPool(node, state));
+      const loaded = pool.pools.map((state) => toPool(node, state, troubles.get(state.name)));
       const statusOf = new Map(loaded.map((state) => [state.id, state.status]));
       return {
         pools: loaded,

@@ -304,6 +304,16 @@ Napi::Value encode(Napi::Env env, const host::PoolInfo& pool) {
       .number("clusterSize", pool.cluster_size)
       .number("pageSize", pool.page_size)
       .flag("faulted", pool.faulted)
+      .u64("readErrors", pool.read_errors)
+      .u64("writeErrors", pool.write_errors)
+      .u64("slowRequests", pool.slow_requests)
+      .u64("waitingMs", pool.waiting_ms)
+      .maybe_u64("sinceLastErrorMs", pool.since_last_error_ms)
+      .maybe_u64("sinceLastSlowMs", pool.since_last_slow_ms)
+      .u64("lastErrorOffset", pool.last_error_offset)
+      .u64("lastErrorLength", pool.last_error_length)
+      .number("lastErrorNumber", pool.last_error_number)
+      .flag("lastErrorWasRead", pool.last_error_was_read)
       .take();
 }
 

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "bdev/device_health.h"
 #include "core/task.h"
 #include "util/io_status.h"
 #include "util/latency_histogram.h"
@@ -126,6 +127,8 @@ class Bdev {
   // Adds its own to `total`; nothing where latencies are not measured. Any thread, momentary.
   virtual void add_latencies(IoLatencies& total) const { (void)total; }
   virtual void reset_stats() noexcept = 0;  // latencies too
+  // What it did wrong since it was opened; nothing where that is not counted. Any thread.
+  [[nodiscard]] virtual DeviceHealth health() const { return {}; }
   // Bad news for whoever uses it (device gone, connection lost for good). Set by the claimer;
   // called on the home reactor, at most once.
   void set_removed_handler(std::function<void(IoStatus why)> handler) {

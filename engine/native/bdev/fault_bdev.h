@@ -63,6 +63,7 @@ class FaultBdev final : public Bdev, public std::enable_shared_from_this<FaultBd
   [[nodiscard]] IoStats stats() const override { return base_->stats(); }
   void add_latencies(IoLatencies& total) const override { base_->add_latencies(total); }
   void reset_stats() noexcept override { base_->reset_stats(); }
+  [[nodiscard]] DeviceHealth health() const override { return base_->health(); }
 
  private:
   friend class FaultChannel;

@@ -11,6 +11,7 @@
 #include <new>
 
 #include "bdev/builtin.h"
+#include "bdev/device_health.h"
 #include "bdev/io_counters.h"
 #include "core/buffer.h"
 #include "core/reactor.h"
@@ -54,23 +55,32 @@ class FileBdev final : public Bdev, public std::enable_shared_from_this<FileBdev
   [[nodiscard]] IoStats stats() const override { return counters_.sum(); }
   void add_latencies(IoLatencies& total) const override { counters_.add_latencies(total); }
   void reset_stats() noexcept override { counters_.reset(); }
+  [[nodiscard]] DeviceHealth health() const override { return health_.read(); }
 
  private:
   friend class FileChannel;
-  [[nodiscard]] IoStatus failure(int32_t error_number, bool write) noexcept;
+  [[nodiscard]] IoStatus failure(const Io& io, int32_t error_number, uint64_t now_ns) noexcept;
   const FileGeometry geometry_;
   const std::string uri_;
   const std::shared_ptr<File> file_;
   Reactor& home_;
   std::atomic<bool> gone_{false};
   IoCounterSet counters_;
+  DeviceHealthRecord health_;
 };
 
 // Any core: what a failed operation is answered with. Told from here, the removal is at the home
 // reactor before whatever the request's owner sends there because of the answer.
-IoStatus FileBdev::failure(int32_t error_number, bool write) noexcept {
+IoStatus FileBdev::failure(const Io& io, int32_t error_number, uint64_t now_ns) noexcept {
+  const bool write = io.type != IoType::kRead && io.type != IoType::kCompare;
   const bool gone = file_->is_block_device() && (error_number == ENXIO || file_->medium_gone());
-  if (!gone) return io_status_from_errno(error_number, write);
+  if (!gone) {
+    const IoStatus status = io_status_from_errno(error_number, write);
+    // What it can't do, or has no room for, says nothing about how well it is.
+    const bool unwell = status.is(io_status::kUnrecoveredRead) || status.is(io_status::kWriteFault);
+    if (unwell) health_.failed(io.type, io.offset, io.length, error_number, now_ns);
+    return status;
+  }
   const IoStatus status = io_status_from_errno(ENXIO, write);
   if (!gone_.exchange(true)) {
     home_.post([weak = weak_from_this(), status] {
@@ -87,9 +97,10 @@ struct FileRequest final : RingOp {
   FileChannel* channel = nullptr;
   Io* io = nullptr;
   uint64_t start_ns = 0;
-  uint8_t* bounce = nullptr;
+  Io* previous = nullptr;  // submitted before it and not done; the next one: Io::next
   bool bounce_from_pool = false;
-  iovec part{};
+  bool watched = false;
+  iovec part{};  // the bounce buffer, if there is one
 };
 static_assert(sizeof(FileRequest) <= sizeof(Io::scratch));
 static_assert(alignof(FileRequest) <= alignof(uint64_t));
@@ -102,6 +113,7 @@ class FileChannel final : public Channel {
         ring_(Reactor::current().ring()),
         reactor_(Reactor::current()),
         counters_(bdev.counters_),
+        watch_(bdev.health_),
         alignment_(file_.direct_io() ? file_.logical_block_size() : 1) {}
   ~FileChannel() override { CHECK(in_flight_ == 0 && flush_waiting_ == nullptr); }
 
@@ -161,10 +173,10 @@ class FileChannel final : public Channel {
         return;
       }
       if (io->type == IoType::kWrite) copy_in(*request);
-      request->part = iovec{request->bounce, io->length};
       parts = &request->part;
       count = 1;
     }
+    watch(request);
     if (io->type == IoType::kWrite) {
       ring_.writev(file_, parts, count, io->offset, io->fua, request);
     } else {
@@ -174,18 +186,58 @@ class FileChannel final : public Channel {
 
   [[nodiscard]] bool take_bounce(FileRequest* request) noexcept {
     const uint64_t length = request->io->length;
-    if (length <= 1u << 20) request->bounce = BufferPool::current().acquire(length);
-    request->bounce_from_pool = request->bounce != nullptr;
-    if (request->bounce == nullptr) {  // large or the pool is exhausted: rare, so the heap will do
+    void* bounce = nullptr;
+    if (length <= 1u << 20) bounce = BufferPool::current().acquire(length);
+    request->bounce_from_pool = bounce != nullptr;
+    if (bounce == nullptr) {  // large or the pool is exhausted: rare, so the heap will do
       const uint64_t rounded =
           (length + kBufferAlignment - 1) / kBufferAlignment * kBufferAlignment;
-      request->bounce = static_cast<uint8_t*>(std::aligned_alloc(kBufferAlignment, rounded));
+      bounce = std::aligned_alloc(kBufferAlignment, rounded);
     }
-    return request->bounce != nullptr;
+    request->part = iovec{bounce, length};
+    return bounce != nullptr;
+  }
+
+  // The requests in flight, in the order they came: how long the first has waited says whether the
+  // device still answers.
+  void watch(FileRequest* request) noexcept {
+    request->watched = true;
+    request->previous = last_;
+    request->io->next = nullptr;
+    if (last_ != nullptr) {
+      last_->next = request->io;
+    } else {
+      first_ = request->io;
+      watch_.set_oldest(request->start_ns);
+    }
+    last_ = request->io;
+  }
+
+  static FileRequest& request_of(Io* io) noexcept {
+    return *std::launder(reinterpret_cast<FileRequest*>(io->scratch));
+  }
+
+  void unwatch(FileRequest* request) noexcept {
+    if (!request->watched) return;
+    Io* const next = std::exchange(request->io->next, nullptr);
+    if (next != nullptr) {
+      request_of(next).previous = request->previous;
+    } else {
+      last_ = request->previous;
+    }
+    if (request->previous != nullptr) {
+      request->previous->next = next;
+    } else {
+      first_ = next;
+      watch_.set_oldest(next == nullptr ? 0 : request_of(next).start_ns);
+    }
+    if (reactor_.now_ns() - request->start_ns >= kSlowRequestNs) [[unlikely]] {
+      bdev_.health_.slow(reactor_.now_ns());
+    }
   }
 
   static void copy_in(FileRequest& request) noexcept {
-    uint8_t* at = request.bounce;
+    auto* at = static_cast<uint8_t*>(request.part.iov_base);
     for (uint32_t i = 0; i < request.io->iov_count; ++i) {
       std::memcpy(at, request.io->iov[i].iov_base, request.io->iov[i].iov_len);
       at += request.io->iov[i].iov_len;
@@ -193,7 +245,7 @@ class FileChannel final : public Channel {
   }
 
   static IoStatus copy_out_or_compare(FileRequest& request) noexcept {
-    const uint8_t* at = request.bounce;
+    const auto* at = static_cast<const uint8_t*>(request.part.iov_base);
     for (uint32_t i = 0; i < request.io->iov_count; ++i) {
       const iovec& part = request.io->iov[i];
       if (request.io->type == IoType::kRead) {
@@ -210,14 +262,15 @@ class FileChannel final : public Channel {
     Io* io = request->io;
     const bool reads = io->type == IoType::kRead || io->type == IoType::kCompare;
     IoStatus status = io_status::kOk;
+    unwatch(request);
     if (result < 0) [[unlikely]]
-      status = bdev_.failure(-result, !reads);
-    if (request->bounce != nullptr) {
+      status = bdev_.failure(*io, -result, reactor_.now_ns());
+    if (request->part.iov_base != nullptr) {
       if (status.ok() && reads) status = copy_out_or_compare(*request);
       if (request->bounce_from_pool) {
-        BufferPool::current().release(request->bounce, io->length);
+        BufferPool::current().release(static_cast<uint8_t*>(request->part.iov_base), io->length);
       } else {
-        std::free(request->bounce);
+        std::free(request->part.iov_base);
       }
     }
     if (status.ok()) {
@@ -240,12 +293,19 @@ class FileChannel final : public Channel {
       done->channel->on_flushed(result);
     };
     flush_op_.channel = this;
+    flush_start_ns_ = reactor_.now_ns();
+    watch_.set_flush(flush_start_ns_);
     ring_.flush(file_, &flush_op_);
   }
 
   void on_flushed(int32_t result) noexcept {
-    const IoStatus status = result < 0 ? bdev_.failure(-result, true) : io_status::kOk;
+    const uint64_t now_ns = reactor_.now_ns();
+    watch_.set_flush(0);
+    if (now_ns - flush_start_ns_ >= kSlowRequestNs) [[unlikely]] {
+      bdev_.health_.slow(now_ns);
+    }
     Io* io = std::exchange(flush_running_, nullptr);
+    const IoStatus status = result < 0 ? bdev_.failure(*io, -result, now_ns) : io_status::kOk;
     if (flush_waiting_ != nullptr) start_flush();
     while (io != nullptr) {
       Io* next = io->next;
@@ -263,8 +323,12 @@ class FileChannel final : public Channel {
   Ring& ring_;
   Reactor& reactor_;
   ChannelCounters counters_;
+  ChannelWatch watch_;
   const uint64_t alignment_;
   uint64_t in_flight_ = 0;
+  Io* first_ = nullptr;
+  Io* last_ = nullptr;
+  uint64_t flush_start_ns_ = 0;
   Io* flush_waiting_ = nullptr;
   Io* flush_running_ = nullptr;
   FlushOp flush_op_;

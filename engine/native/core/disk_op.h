@@ -26,7 +26,8 @@ struct DiskOp {
   iovec one{};                  // the single part, or the piece of zeroes
   std::vector<iovec> advanced;  // own copy after a short transfer
   ZeroMode zero_mode = ZeroMode::kZeroRange;
-  DiskOp* next = nullptr;  // free list, backlog
+  DiskOp* next = nullptr;  // free list, backlog, gate
+  bool gated = false;      // has a place in its file's FileGate, or waits for one
 
   void start_data(DiskOpType its_type, File& its_file, const iovec* its_parts, int its_count,
                   uint64_t its_offset, bool is_durable, RingOp* its_op) noexcept;

@@ -18,7 +18,8 @@
 namespace mayastor {
 namespace {
 
-constexpr size_t kWorkers = 4;
+constexpr size_t kWorkers = 16;
+constexpr uint32_t kWorkersPerFile = 4;
 constexpr int kEventsPerTurn = 64;
 
 uint64_t monotonic_ns() noexcept {
@@ -50,7 +51,7 @@ Result<std::unique_ptr<EpollRing>> EpollRing::make() {
   return ring;
 }
 
-EpollRing::EpollRing() : sockets_(*this) {}
+EpollRing::EpollRing() : gate_(kWorkersPerFile), sockets_(*this) {}
 
 EpollRing::~EpollRing() {
   CHECK(disk_in_flight_ == 0);
@@ -111,6 +112,10 @@ void EpollRing::work() noexcept {
 void EpollRing::start(DiskOp* op) noexcept {
   if (workers_.empty()) start_workers();
   ++disk_in_flight_;
+  if (gate_.enter(op)) hand_over(op);
+}
+
+void EpollRing::hand_over(DiskOp* op) noexcept {
   {
     const std::lock_guard lock(to_do_mutex_);
     to_do_.push_back(op);
@@ -159,6 +164,7 @@ uint32_t EpollRing::finish_disk_ops() noexcept {
   }
   for (const Finished& one : finished) {
     --disk_in_flight_;
+    if (DiskOp* next = gate_.leave(one.op->file)) hand_over(next);
     RingOp* owner = one.op->op;
     delete one.op;
     owner->done(owner, one.result);

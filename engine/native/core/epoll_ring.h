@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/disk_op.h"
+#include "core/file_gate.h"
 #include "core/ring.h"
 #include "core/socket_set.h"
 
@@ -50,6 +51,7 @@ class EpollRing final : public Ring, private Poller {
   void cancel(PollWaiter& waiter) noexcept override;
   void disarm(PollWaiter& waiter) noexcept;
   void start(DiskOp* op) noexcept;
+  void hand_over(DiskOp* op) noexcept;
   void start_workers();
   void work() noexcept;
   [[nodiscard]] static int32_t perform(DiskOp& op) noexcept;
@@ -60,6 +62,7 @@ class EpollRing final : public Ring, private Poller {
   int wake_fd_ = -1;
   bool fine_wait_ = true;  // epoll_pwait2 is there
   uint64_t disk_in_flight_ = 0;
+  FileGate gate_;
   std::vector<PollWaiter*> canceled_;  // to be told in the next turn
 
   std::mutex to_do_mutex_;

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -72,6 +73,22 @@ std::string queue_attribute(uint64_t device, const std::string& attribute) {
       "/sys/dev/block/" + std::to_string(major(device)) + ":" + std::to_string(minor(device));
   const std::string own = read_small_file(base + "/queue/" + attribute);
   return own.empty() ? read_small_file(base + "/../queue/" + attribute) : own;
+}
+
+// File systems whose direct I/O returns to the submitter at once (linux/magic.h); of all others,
+// network and user-space ones above all, that is not known.
+bool returns_at_once(long file_system) noexcept {
+  switch (static_cast<unsigned long>(file_system)) {
+    case 0xEF53:      // ext2, ext3, ext4
+    case 0x58465342:  // xfs
+    case 0x9123683E:  // btrfs
+    case 0xF2F52010:  // f2fs
+    case 0x01021994:  // tmpfs
+    case 0x794C7630:  // overlayfs
+      return true;
+    default:
+      return false;
+  }
 }
 
 Error open_error(int error_number, const std::string& path) {
@@ -165,6 +182,8 @@ Result<void> PosixFile::inspect_block_device(const std::string& path, uint64_t d
 }
 
 void PosixFile::inspect_regular_file() noexcept {
+  struct statfs system {};
+  may_block_ = fstatfs(fd_, &system) != 0 || !returns_at_once(system.f_type);
   // Beyond the end nothing is there to lose, and KEEP_SIZE leaves the size alone.
   const off_t end = static_cast<off_t>((size_bytes_ + 4095) / 4096 * 4096);
   discard_ = fallocate(fd_, punch_hole_mode(), end, 4096) == 0;

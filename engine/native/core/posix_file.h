@@ -32,6 +32,9 @@ class PosixFile final : public File {
   [[nodiscard]] bool medium_gone() const noexcept override;
 
   [[nodiscard]] int fd() const noexcept { return fd_; }
+  // Its file system may carry out a read or write while it is being submitted, and so keep the
+  // submitter for as long as its disk or server takes.
+  [[nodiscard]] bool may_block_submitter() const noexcept { return may_block_; }
   [[nodiscard]] ZeroMode zero_mode() const noexcept {
     return zero_mode_.load(std::memory_order_relaxed);
   }
@@ -52,6 +55,7 @@ class PosixFile final : public File {
   bool direct_ = false;
   bool discard_ = false;
   bool volatile_cache_ = true;
+  bool may_block_ = false;
   std::atomic<ZeroMode> zero_mode_{ZeroMode::kZeroRange};
 };
 

@@ -18,7 +18,15 @@ namespace {
 
 constexpr uint32_t kCompletionFactor = 8;  // completion entries per submission entry
 constexpr size_t kOpSlab = 256;
-constexpr uint32_t kWorkersMax = 8;  // kernel threads for what cannot be done without blocking
+// Kernel threads for what cannot be done without blocking, made as needed: for several disks that
+// do not answer, and those that do.
+constexpr uint32_t kWorkersMax = 64;
+constexpr uint32_t kWorkersPerFile = 8;
+
+// It takes a thread of the kernel's.
+bool takes_thread(const DiskOp& op) noexcept {
+  return op.type == DiskOpType::kFlush || op.by_fallocate() || op.file->may_block_submitter();
+}
 
 // The low bits of user_data say what the rest points to.
 constexpr uint64_t kTagMask = 3;
@@ -77,7 +85,7 @@ Result<std::unique_ptr<UringRing>> UringRing::make(const RingOptions& options) {
   return ring;
 }
 
-UringRing::UringRing() : sockets_(*this) {}
+UringRing::UringRing() : gate_(kWorkersPerFile), sockets_(*this) {}
 
 UringRing::~UringRing() {
   CHECK(disk_in_flight_ == 0);  // the kernel would write into memory that is given back
@@ -221,6 +229,7 @@ void UringRing::give_back(DiskOp* op) noexcept {
 
 void UringRing::fill(io_uring_sqe& sqe, DiskOp& op) noexcept {
   sqe.fd = op.file->fd();
+  if (op.file->may_block_submitter()) sqe.flags = IOSQE_ASYNC;
   sqe.user_data = reinterpret_cast<uint64_t>(&op) | kTagDisk;
   if (op.type == DiskOpType::kFlush) {
     sqe.opcode = IORING_OP_FSYNC;
@@ -256,41 +265,42 @@ void UringRing::submit(DiskOp* op) noexcept {
   fill(*sqe, *op);
 }
 
+void UringRing::start(DiskOp* op) noexcept {
+  ++disk_in_flight_;
+  op->gated = takes_thread(*op);
+  if (!op->gated || gate_.enter(op)) submit(op);
+}
+
 void UringRing::readv(File& file, const iovec* parts, int count, uint64_t offset,
                       RingOp* op) noexcept {
   DiskOp* disk_op = take_op();
   disk_op->start_data(DiskOpType::kRead, file, parts, count, offset, false, op);
-  ++disk_in_flight_;
-  submit(disk_op);
+  start(disk_op);
 }
 
 void UringRing::writev(File& file, const iovec* parts, int count, uint64_t offset, bool durable,
                        RingOp* op) noexcept {
   DiskOp* disk_op = take_op();
   disk_op->start_data(DiskOpType::kWrite, file, parts, count, offset, durable, op);
-  ++disk_in_flight_;
-  submit(disk_op);
+  start(disk_op);
 }
 
 void UringRing::flush(File& file, RingOp* op) noexcept {
   DiskOp* disk_op = take_op();
   disk_op->start_range(DiskOpType::kFlush, file, 0, 0, op);
-  ++disk_in_flight_;
-  submit(disk_op);
+  start(disk_op);
 }
 
 void UringRing::punch_hole(File& file, uint64_t offset, uint64_t length, RingOp* op) noexcept {
   DiskOp* disk_op = take_op();
   disk_op->start_range(DiskOpType::kPunchHole, file, offset, length, op);
-  ++disk_in_flight_;
-  submit(disk_op);
+  start(disk_op);
 }
 
 void UringRing::write_zeroes(File& file, uint64_t offset, uint64_t length, RingOp* op) noexcept {
   DiskOp* disk_op = take_op();
   disk_op->start_range(DiskOpType::kWriteZeroes, file, offset, length, op);
-  ++disk_in_flight_;
-  submit(disk_op);
+  start(disk_op);
 }
 
 void UringRing::arm(PollWaiter& waiter) noexcept {
@@ -350,6 +360,9 @@ void UringRing::complete(uint64_t user_data, int32_t result) noexcept {
         return;
       }
       --disk_in_flight_;
+      if (op->gated) {
+        if (DiskOp* next = gate_.leave(op->file)) submit(next);
+      }
       RingOp* owner = op->op;
       give_back(op);
       owner->done(owner, result);

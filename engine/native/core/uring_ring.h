@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/disk_op.h"
+#include "core/file_gate.h"
 #include "core/make_ring.h"
 #include "core/ring.h"
 #include "core/socket_set.h"
@@ -54,6 +55,7 @@ class UringRing final : public Ring, private Poller {
 
   [[nodiscard]] DiskOp* take_op();
   void give_back(DiskOp* op) noexcept;
+  void start(DiskOp* op) noexcept;
   void submit(DiskOp* op) noexcept;
   void fill(io_uring_sqe& sqe, DiskOp& op) noexcept;
   [[nodiscard]] io_uring_sqe* next_sqe() noexcept;  // nullptr: queue full even after submitting
@@ -83,6 +85,7 @@ class UringRing final : public Ring, private Poller {
   uint64_t disk_in_flight_ = 0;
   std::vector<std::unique_ptr<DiskOp[]>> op_slabs_;
   DiskOp* free_ops_ = nullptr;
+  FileGate gate_;
   std::vector<DiskOp*> disk_backlog_;      // no submission entry was free
   std::vector<PollWaiter*> poll_backlog_;  // the same for polls
   std::vector<PollWaiter*> cancel_backlog_;

@@ -37,6 +37,24 @@ namespace {
   return disk + separator + "uuid=" + uuid.to_string();
 }
 
+void describe_health(const DeviceHealth& health, uint64_t now_ns, PoolInfo& info) {
+  constexpr uint64_t kNsPerMs = 1'000'000;
+  // Other reactors' times of this turn may be a moment ahead.
+  const auto since = [now_ns](uint64_t then_ns) {
+    return now_ns > then_ns ? (now_ns - then_ns) / kNsPerMs : 0;
+  };
+  info.read_errors = health.read_errors;
+  info.write_errors = health.write_errors;
+  info.slow_requests = health.slow_requests;
+  if (health.waiting_since_ns != 0) info.waiting_ms = since(health.waiting_since_ns);
+  if (health.last_error_ns != 0) info.since_last_error_ms = since(health.last_error_ns);
+  if (health.last_slow_ns != 0) info.since_last_slow_ms = since(health.last_slow_ns);
+  info.last_error_offset = health.last_error_offset;
+  info.last_error_length = health.last_error_length;
+  info.last_error_number = health.last_error_number;
+  info.last_error_was_read = health.last_error_was_read;
+}
+
 }  // namespace
 
 std::string join_hosts(const std::vector<std::string>& hosts) {
@@ -62,6 +80,24 @@ std::string replica_ptpl_file(const Uuid& pool, const Uuid& replica) {
 
 PoolService::PoolService(BdevRegistry& registry, Sharing& sharing, EngineEvents& events)
     : registry_(registry), sharing_(sharing), events_(events) {}
+
+std::shared_ptr<AsyncMutex> PoolService::lock(const std::string& name) {
+  std::erase_if(locks_, [](const auto& entry) { return entry.second.expired(); });
+  std::weak_ptr<AsyncMutex>& known = locks_[name];
+  std::shared_ptr<AsyncMutex> mutex = known.lock();
+  if (mutex == nullptr) known = mutex = std::make_shared<AsyncMutex>();
+  return mutex;
+}
+
+Result<void> PoolService::check_answers(const Pool& pool) {
+  const uint64_t since_ns = pool.store->base()->health().waiting_since_ns;
+  const uint64_t now_ns = Reactor::current().clock().now_ns();
+  if (since_ns == 0 || now_ns < since_ns + kSilentNs) return {};
+  return Error{ErrorCode::kUnavailable, "the disk of pool " + pool.store->name() +
+                                            " has not answered for " +
+                                            std::to_string((now_ns - since_ns) / 1'000'000'000) +
+                                            " s; it can be tried again when the disk answers"};
+}
 
 Task<Result<PoolInfo>> PoolService::create(PoolRequest request) {
   co_return co_await load(std::move(request), IfMissing::kFormat);
@@ -91,8 +127,12 @@ Task<Result<PoolInfo>> PoolService::load(PoolRequest request, IfMissing if_missi
   const auto key = disk_key(disk);
   if (!key.ok()) co_return Error{ErrorCode::kInvalidArgument, what + key.error().message};
 
-  co_await changing_.lock();
-  AsyncLock held(changing_);
+  const auto name_lock = lock(request.name);
+  co_await name_lock->lock();
+  const AsyncLock held(*name_lock);
+  const auto disk_lock = lock("disk " + key.value());  // always after that of a name
+  co_await disk_lock->lock();
+  const AsyncLock disk_held(*disk_lock);
   if (const Pool* loaded = find(request.name)) {
     const auto loaded_key = disk_key(loaded->disk_uri);
     if (loaded_key.ok() && loaded_key.value() == key.value()) {
@@ -320,11 +360,13 @@ Result<Pool*> PoolService::find_loaded(const char* verb, const std::string& name
 }
 
 Task<Result<void>> PoolService::export_pool(std::string name, std::optional<std::string> uuid) {
-  co_await changing_.lock();
-  AsyncLock held(changing_);
+  const auto name_lock = lock(name);
+  co_await name_lock->lock();
+  const AsyncLock held(*name_lock);
   const auto pool = find_loaded("export", name, uuid);
   if (!pool.ok()) co_return pool.error();
-  auto left = co_await detach(pool.value(), false);
+  auto left = check_answers(*pool.value());
+  if (left.ok()) left = co_await detach(pool.value(), false);
   if (!left.ok()) {
     Error error = left.error();
     error.message = "Cannot export pool " + name + ": " + error.message;
@@ -336,11 +378,13 @@ Task<Result<void>> PoolService::export_pool(std::string name, std::optional<std:
 }
 
 Task<Result<void>> PoolService::destroy(std::string name, std::optional<std::string> uuid) {
-  co_await changing_.lock();
-  AsyncLock held(changing_);
+  const auto name_lock = lock(name);
+  co_await name_lock->lock();
+  const AsyncLock held(*name_lock);
   const auto pool = find_loaded("destroy", name, uuid);
   if (!pool.ok()) co_return pool.error();
-  auto left = co_await detach(pool.value(), true);
+  auto left = check_answers(*pool.value());
+  if (left.ok()) left = co_await detach(pool.value(), true);
   if (!left.ok()) {
     Error error = left.error();
     error.message = "Cannot destroy pool " + name + ": " + error.message;
@@ -401,6 +445,7 @@ PoolInfo PoolService::describe(const Pool& pool) const {
   info.cluster_size = store.cluster_size();
   info.page_size = 4096;
   info.faulted = pool.faulted || store.failed();
+  describe_health(store.base()->health(), Reactor::current().clock().now_ns(), info);
   return info;
 }
 

@@ -1,7 +1,8 @@
 // Pools of one engine: create-or-import, import, export, destroy, list; and the way from a
 // replica's uuid to its lvol. Replicas themselves: host/replica_service.h. Owner: the home reactor.
 // Invariants: every lvol of a loaded pool is in the registry; a pool's disk is claimed while it is
-// loaded; changes of pools and replicas happen one at a time (changing()).
+// loaded; changes of one pool and its replicas happen one at a time (lock()). Pools do not wait for
+// each other: the disk of one may take for ever.
 #pragma once
 #include <functional>
 #include <map>
@@ -50,7 +51,10 @@ class PoolService final {
   void reset_stats() noexcept;
 
   // For the replica service.
-  [[nodiscard]] AsyncMutex& changing() noexcept { return changing_; }
+  // Of the pool of that name, loaded or not. Keep it while it is held.
+  [[nodiscard]] std::shared_ptr<AsyncMutex> lock(const std::string& name);
+  // kUnavailable while the pool's disk does not answer: nothing is begun that would wait for it.
+  [[nodiscard]] static Result<void> check_answers(const Pool& pool);
   [[nodiscard]] Pool* find(const std::string& name_or_uuid);
   [[nodiscard]] const std::map<std::string, std::unique_ptr<Pool>>& pools() const noexcept {
     return pools_;
@@ -75,8 +79,8 @@ class PoolService final {
   BdevRegistry& registry_;
   Sharing& sharing_;
   EngineEvents& events_;
-  AsyncMutex changing_;
-  std::map<std::string, std::unique_ptr<Pool>> pools_;  // by name
+  std::map<std::string, std::weak_ptr<AsyncMutex>> locks_;  // by name, or by disk
+  std::map<std::string, std::unique_ptr<Pool>> pools_;      // by name
 };
 
 // Comma-joined, as in the lvol's property.

@@ -198,5 +198,74 @@ TEST_F(PoolServiceTest, PoolWhoseDiskWasPulledIsFaultedAndLetGo) {
   EXPECT_TRUE(export_pool("p").ok());
 }
 
+TEST_F(PoolServiceTest, ADiskThatDoesNotAnswerHoldsUpItsOwnPoolAlone) {
+  constexpr char kOther[] = "5f0c1d2e-0000-4000-8000-000000000002";
+  constexpr uint64_t kSecondNs = 1'000'000'000;
+  ASSERT_TRUE(create("p", "/dev/d0").ok());
+  ASSERT_TRUE(create_replica("p", false).ok());
+  disk.set_stalled(true);
+  bool labelled = false;
+  const auto label = [](ReplicaService* service, bool* done) -> Task<void> {
+    std::string uuid = kReplica, volume = "volume";
+    const auto outcome = co_await service->set_entity_id(std::move(uuid), std::move(volume));
+    *done = outcome.ok();
+  };
+  {
+    const Reactor::Scope scope(sim.reactor(0));
+    spawn(label(&replicas, &labelled));
+  }
+  sim.run_for(kSecondNs);
+  EXPECT_FALSE(labelled);
+  // Before anybody can know that the disk will not answer, and after.
+  for (const uint64_t wait_ns : {kSecondNs, 30 * kSecondNs}) {
+    sim.run_for(wait_ns);
+    const std::string name = "q" + std::to_string(wait_ns);
+    ASSERT_TRUE(create(name, "/dev/d1").ok());
+    ReplicaRequest wanted;
+    wanted.name = wanted.uuid = kOther;
+    wanted.pool = name;
+    wanted.size = 4 * kMiB;
+    ASSERT_TRUE(sim.run(replicas.create(wanted)).ok());
+    EXPECT_EQ(replicas.list().size(), 2u);
+    EXPECT_EQ(pools.list().size(), 2u);
+    ASSERT_TRUE(sim.run(replicas.destroy(kOther, std::nullopt)).ok());
+    std::string gone = name;
+    ASSERT_TRUE(sim.run(pools.destroy(std::move(gone), std::nullopt)).ok());
+  }
+  EXPECT_GE(pools.list().at(0).waiting_ms, 30'000u);
+  bool refused = false;
+  const auto ask = [](PoolService* service, bool* done) -> Task<void> {
+    std::string name = "p";
+    const std::optional<std::string> any;
+    const auto outcome = co_await service->destroy(std::move(name), any);
+    *done = !outcome.ok() && outcome.error().code == ErrorCode::kUnavailable;
+  };
+  disk.set_stalled(false);
+  ASSERT_TRUE(sim.run_until([&] { return labelled; }));
+  disk.set_stalled(true);
+  // One that holds no lock: refused at once, instead of waiting with the lock held.
+  const auto read_on = [](Bdev* device, bool* done) -> Task<void> {
+    auto channel = co_await device->open_channel();
+    AlignedBuffer buffer(4096);
+    *done = (co_await read(*channel.value(), 0, buffer.data(), 4096)).ok();
+  };
+  bool was_read = false;
+  {
+    const Reactor::Scope scope(sim.reactor(0));
+    spawn(read_on(registry.find("/dev/d0").get(), &was_read));
+  }
+  sim.run_for(20 * kSecondNs);
+  {
+    const Reactor::Scope scope(sim.reactor(0));
+    spawn(ask(&pools, &refused));
+  }
+  sim.run_for(kSecondNs);
+  EXPECT_TRUE(refused);
+  EXPECT_FALSE(sim.run(replicas.set_entity_id(kReplica, "other")).ok());
+  disk.set_stalled(false);
+  ASSERT_TRUE(sim.run_until([&] { return was_read; }));
+  EXPECT_TRUE(sim.run(replicas.set_entity_id(kReplica, "other")).ok());
+}
+
 }  // namespace
 }  // namespace mayastor::host

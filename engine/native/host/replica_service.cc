@@ -20,6 +20,29 @@ Task<Result<void>> wipe_head(std::shared_ptr<Lvol> lvol) {
   co_return Result<void>();
 }
 
+// Keys that nobody else has while this lives.
+class Reserved final {
+ public:
+  Reserved(std::set<std::string>& all, std::vector<std::string> keys)
+      : all_(all), keys_(std::move(keys)) {
+    for (const auto& key : keys_) ok_ = ok_ && !all_.contains(key);
+    if (ok_) all_.insert(keys_.begin(), keys_.end());
+  }
+  Reserved(const Reserved&) = delete;
+  Reserved& operator=(const Reserved&) = delete;
+  ~Reserved() {
+    for (const auto& key : keys_) {
+      if (ok_) all_.erase(key);
+    }
+  }
+  [[nodiscard]] bool ok() const noexcept { return ok_; }
+
+ private:
+  std::set<std::string>& all_;
+  const std::vector<std::string> keys_;
+  bool ok_ = true;
+};
+
 }  // namespace
 
 ReplicaService::ReplicaService(BdevRegistry& registry, Sharing& sharing, PoolService& pools,
@@ -33,12 +56,17 @@ Task<Result<ReplicaInfo>> ReplicaService::create(ReplicaRequest request) {
   if (request.size == 0) co_return Error{ErrorCode::kInvalidArgument, what + "its size is 0"};
   if (request.name.empty()) request.name = uuid.value().to_string();
 
-  co_await pools_.changing().lock();
-  AsyncLock held(pools_.changing());
+  const Pool* named = pools_.find(request.pool);
+  const auto lock = pools_.lock(named != nullptr ? named->store->name() : request.pool);
+  co_await lock->lock();
+  const AsyncLock held(*lock);
   const Pool* pool = pools_.find(request.pool);
   if (pool == nullptr) {
     co_return Error{ErrorCode::kFailedPrecondition,
                     what + "pool " + request.pool + " is not loaded here"};
+  }
+  if (const auto answers = PoolService::check_answers(*pool); !answers.ok()) {
+    co_return Error{answers.error().code, what + answers.error().message};
   }
   if (pools_.find_lvol(uuid.value())) {
     co_return Error{ErrorCode::kAlreadyExists, what + "a replica of that uuid exists"};
@@ -52,6 +80,12 @@ Task<Result<ReplicaInfo>> ReplicaService::create(ReplicaRequest request) {
                                                      " is beyond the capacity " +
                                                      std::to_string(pool->store->capacity_bytes()) +
                                                      " of pool " + pool->store->name()};
+  }
+  // Another pool may be making one at the same time.
+  const Reserved reserved(being_made_, {uuid.value().to_string(), "name " + request.name});
+  if (!reserved.ok()) {
+    co_return Error{ErrorCode::kAlreadyExists,
+                    what + "a replica of that uuid or name is being made on another pool"};
   }
   LvolOptions options;
   options.name = request.name;
@@ -92,25 +126,43 @@ Task<Result<ReplicaInfo>> ReplicaService::create(ReplicaRequest request) {
   co_return describe(*lvol);
 }
 
-Result<std::shared_ptr<Lvol>> ReplicaService::find(const char* verb,
-                                                   const std::string& text) const {
+std::string ReplicaService::pool_of(const std::string& text) const {
+  const auto uuid = Uuid::parse(text);
+  const auto lvol = uuid.ok() ? pools_.find_lvol(uuid.value()) : nullptr;
+  const auto store = lvol ? lvol->store() : nullptr;
+  return store ? store->name() : "";
+}
+
+// `home`: the pool whose lock is held.
+Result<std::shared_ptr<Lvol>> ReplicaService::find(const char* verb, const std::string& text,
+                                                   const std::string& home) const {
   const std::string what = std::string("Cannot ") + verb + " replica " + text + ": ";
   const auto uuid = Uuid::parse(text);
   if (!uuid.ok()) return Error{ErrorCode::kInvalidArgument, what + uuid.error().message};
   auto lvol = pools_.find_lvol(uuid.value());
   if (!lvol) return Error{ErrorCode::kNotFound, what + "no loaded pool has it"};
+  const auto store = lvol->store();
+  if (store == nullptr || store->name() != home) {
+    return Error{ErrorCode::kAborted, what + "its pool was being loaded; try again"};
+  }
+  if (const Pool* pool = pools_.find(home)) {
+    const auto answers = PoolService::check_answers(*pool);
+    if (!answers.ok()) return Error{answers.error().code, what + answers.error().message};
+  }
   return lvol;
 }
 
 Task<Result<void>> ReplicaService::destroy(std::string uuid, std::optional<std::string> pool) {
-  co_await pools_.changing().lock();
-  AsyncLock held(pools_.changing());
+  const std::string home = pool_of(uuid);
+  const auto lock = pools_.lock(home);
+  co_await lock->lock();
+  const AsyncLock held(*lock);
   const std::string what = "Cannot destroy replica " + uuid + ": ";
   const Pool* wanted = pool ? pools_.find(*pool) : nullptr;
   if (pool && wanted == nullptr) {
     co_return Error{ErrorCode::kFailedPrecondition, what + "pool " + *pool + " is not loaded here"};
   }
-  const auto found = find("destroy", uuid);
+  const auto found = find("destroy", uuid, home);
   if (!found.ok()) co_return found.error();
   const auto lvol = found.value();
   const auto store = lvol->store();
@@ -169,9 +221,11 @@ Task<Result<void>> ReplicaService::share_and_record(std::shared_ptr<Lvol> lvol,
 
 Task<Result<ReplicaInfo>> ReplicaService::share(std::string uuid,
                                                 std::vector<std::string> allowed_hosts) {
-  co_await pools_.changing().lock();
-  AsyncLock held(pools_.changing());
-  const auto lvol = find("share", uuid);
+  const std::string home = pool_of(uuid);
+  const auto lock = pools_.lock(home);
+  co_await lock->lock();
+  const AsyncLock held(*lock);
+  const auto lvol = find("share", uuid, home);
   if (!lvol.ok()) co_return lvol.error();
   const auto shared = co_await share_and_record(lvol.value(), std::move(allowed_hosts));
   if (!shared.ok()) {
@@ -183,9 +237,11 @@ Task<Result<ReplicaInfo>> ReplicaService::share(std::string uuid,
 }
 
 Task<Result<ReplicaInfo>> ReplicaService::unshare(std::string uuid) {
-  co_await pools_.changing().lock();
-  AsyncLock held(pools_.changing());
-  const auto lvol = find("unshare", uuid);
+  const std::string home = pool_of(uuid);
+  const auto lock = pools_.lock(home);
+  co_await lock->lock();
+  const AsyncLock held(*lock);
+  const auto lvol = find("unshare", uuid, home);
   if (!lvol.ok()) co_return lvol.error();
   // The record first: a crash in between must not serve it again.
   Result<void> recorded;
@@ -205,9 +261,11 @@ Task<Result<ReplicaInfo>> ReplicaService::unshare(std::string uuid) {
 }
 
 Task<Result<ReplicaInfo>> ReplicaService::resize(std::string uuid, uint64_t size) {
-  co_await pools_.changing().lock();
-  AsyncLock held(pools_.changing());
-  const auto lvol = find("resize", uuid);
+  const std::string home = pool_of(uuid);
+  const auto lock = pools_.lock(home);
+  co_await lock->lock();
+  const AsyncLock held(*lock);
+  const auto lvol = find("resize", uuid, home);
   if (!lvol.ok()) co_return lvol.error();
   const auto store = lvol.value()->store();
   const auto resized = co_await store->resize_lvol(lvol.value()->uuid(), size);
@@ -225,9 +283,11 @@ Task<Result<ReplicaInfo>> ReplicaService::resize(std::string uuid, uint64_t size
 }
 
 Task<Result<ReplicaInfo>> ReplicaService::set_entity_id(std::string uuid, std::string entity_id) {
-  co_await pools_.changing().lock();
-  AsyncLock held(pools_.changing());
-  const auto lvol = find("label", uuid);
+  const std::string home = pool_of(uuid);
+  const auto lock = pools_.lock(home);
+  co_await lock->lock();
+  const AsyncLock held(*lock);
+  const auto lvol = find("label", uuid, home);
   if (!lvol.ok()) co_return lvol.error();
   std::string key = lvol_property::kEntityId;
   std::optional<std::string> value = std::move(entity_id);

@@ -1,9 +1,11 @@
 // Replicas of one engine: lvols of its pools, offered to nexuses here or elsewhere.
-// Owner: the home reactor. Invariant: "shared" on disk says what was asked for last, so that an
-// import after a crash serves exactly what was served before it.
+// Owner: the home reactor. Invariants: a call waits for others of its own pool alone; "shared" on
+// disk says what was asked for last, so that an import after a crash serves exactly what was served
+// before it.
 #pragma once
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -39,13 +41,17 @@ class ReplicaService final {
 
  private:
   Task<Result<void>> share_and_record(std::shared_ptr<Lvol> lvol, std::vector<std::string> hosts);
-  [[nodiscard]] Result<std::shared_ptr<Lvol>> find(const char* verb, const std::string& uuid) const;
+  // The pool that has the replica, "" if none is known: whose lock to take.
+  [[nodiscard]] std::string pool_of(const std::string& uuid) const;
+  [[nodiscard]] Result<std::shared_ptr<Lvol>> find(const char* verb, const std::string& uuid,
+                                                   const std::string& home) const;
   [[nodiscard]] ReplicaInfo describe(const Lvol& lvol) const;
 
   BdevRegistry& registry_;
   Sharing& sharing_;
   PoolService& pools_;
   EngineEvents& events_;
+  std::set<std::string> being_made_;  // uuids and names of replicas in the making
 };
 
 }  // namespace mayastor::host

@@ -42,6 +42,14 @@ struct PoolInfo {
   uint64_t capacity = 0, used = 0, committed = 0, disk_capacity = 0;
   uint32_t cluster_size = 0, page_size = 0;
   bool faulted = false;  // its disk has gone, or did not take its metadata
+  // What its disk did wrong since the pool was loaded.
+  uint64_t read_errors = 0, write_errors = 0, slow_requests = 0;
+  uint64_t waiting_ms = 0;                      // of the oldest request that has not ended
+  std::optional<uint64_t> since_last_error_ms;  // none: there was no error
+  std::optional<uint64_t> since_last_slow_ms;
+  uint64_t last_error_offset = 0, last_error_length = 0;  // on the disk
+  int32_t last_error_number = 0;
+  bool last_error_was_read = false;
 };
 
 struct PoolRequest {

@@ -1,4 +1,4 @@
-/** gRPC v1 PoolRpc: parse, call the engine, encode. One pool call at a time. */
+/** gRPC v1 PoolRpc: parse, call the engine, encode. One call a pool at a time: another's disk may take for ever. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { SvcError } from "#common/errors.ts";
 import {
@@ -6,19 +6,19 @@ import {
   type ImportPoolRequest,
   PoolRpc,
   type PoolSchema,
-  PoolState,
   PoolType,
 } from "#common/proto/generated/mayastor/v1/pool_pb.ts";
 import { type GrpcService, makeService } from "#common/rpc/grpc.ts";
 import { Locks } from "../locks.ts";
 import type { NativeEngine, PoolInfo, PoolRequest } from "../native.ts";
+import { poolHealth } from "../pool_health.ts";
 
 export function poolToWire(pool: PoolInfo): MessageInitShape<typeof PoolSchema> {
   return {
     uuid: pool.uuid,
     name: pool.name,
     disks: [...pool.disks],
-    state: pool.faulted ? PoolState.POOL_FAULTED : PoolState.POOL_ONLINE,
+    state: poolHealth(pool).state,
     capacity: pool.capacity,
     used: pool.used,
     pooltype: PoolType.Lvs,
@@ -46,22 +46,24 @@ export function poolRequest(
 
 export function poolService(engine: NativeEngine): GrpcService {
   const locks = new Locks();
-  const serial = <T>(signal: AbortSignal, work: () => Promise<T>) =>
-    locks.run("the pool service", signal, work);
+  const serial = <T>(pool: string, signal: AbortSignal, work: () => Promise<T>) =>
+    locks.run(`pool ${pool}`, signal, work);
   return makeService(PoolRpc, {
     createPool: (request, { signal }) =>
-      serial(signal, async () =>
+      serial(request.name, signal, async () =>
         poolToWire(await engine.poolCreate(poolRequest(request, request.clusterSize ?? null))),
       ),
     importPool: (request, { signal }) =>
-      serial(signal, async () => poolToWire(await engine.poolImport(poolRequest(request, null)))),
+      serial(request.name, signal, async () =>
+        poolToWire(await engine.poolImport(poolRequest(request, null))),
+      ),
     destroyPool: (request, { signal }) =>
-      serial(signal, async () => {
+      serial(request.name, signal, async () => {
         await engine.poolDestroy(request.name, request.uuid ?? null);
         return {};
       }),
     exportPool: (request, { signal }) =>
-      serial(signal, async () => {
+      serial(request.name, signal, async () => {
         await engine.poolExport(request.name, request.uuid ?? null);
         return {};
       }),

@@ -1,4 +1,4 @@
-/** gRPC v1 ReplicaRpc: parse, call the engine, encode. One replica call at a time. */
+/** gRPC v1 ReplicaRpc: parse, call the engine, encode. One call a replica at a time. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { isKind, SvcError } from "#common/errors.ts";
 import { ShareProtocol } from "#common/proto/generated/mayastor/v1/common_pb.ts";
@@ -66,11 +66,11 @@ export function selectReplicas(
 
 export function replicaService(engine: NativeEngine): GrpcService {
   const locks = new Locks();
-  const serial = <T>(signal: AbortSignal, work: () => Promise<T>) =>
-    locks.run("the replica service", signal, work);
+  const serial = <T>(uuid: string, signal: AbortSignal, work: () => Promise<T>) =>
+    locks.run(`replica ${uuid}`, signal, work);
   return makeService(ReplicaRpc, {
     createReplica: (request, { signal }) =>
-      serial(signal, async () => {
+      serial(request.uuid, signal, async () => {
         if (request.share !== ShareProtocol.NONE && request.share !== ShareProtocol.NVMF) {
           throw new SvcError(
             "invalid-argument",
@@ -90,7 +90,7 @@ export function replicaService(engine: NativeEngine): GrpcService {
         return replicaToWire(replica);
       }),
     destroyReplica: ({ uuid, pool }, { signal, trailers }) =>
-      serial(signal, async () => {
+      serial(uuid, signal, async () => {
         try {
           await engine.replicaDestroy(uuid, pool.value ?? null);
         } catch (error) {
@@ -103,7 +103,7 @@ export function replicaService(engine: NativeEngine): GrpcService {
       replicas: selectReplicas(await engine.replicaList(), options).map(replicaToWire),
     }),
     shareReplica: (request, { signal }) =>
-      serial(signal, async () => {
+      serial(request.uuid, signal, async () => {
         if (request.share !== ShareProtocol.NVMF) {
           throw new SvcError(
             "invalid-argument",
@@ -114,10 +114,14 @@ export function replicaService(engine: NativeEngine): GrpcService {
         return replicaToWire(await engine.replicaShare(request.uuid, hosts));
       }),
     unshareReplica: ({ uuid }, { signal }) =>
-      serial(signal, async () => replicaToWire(await engine.replicaUnshare(uuid))),
+      serial(uuid, signal, async () => replicaToWire(await engine.replicaUnshare(uuid))),
     resizeReplica: ({ uuid, requestedSize }, { signal }) =>
-      serial(signal, async () => replicaToWire(await engine.replicaResize(uuid, requestedSize))),
+      serial(uuid, signal, async () =>
+        replicaToWire(await engine.replicaResize(uuid, requestedSize)),
+      ),
     setReplicaEntityId: ({ uuid, entityId }, { signal }) =>
-      serial(signal, async () => replicaToWire(await engine.replicaSetEntityId(uuid, entityId))),
+      serial(uuid, signal, async () =>
+        replicaToWire(await engine.replicaSetEntityId(uuid, entityId)),
+      ),
   });
 }

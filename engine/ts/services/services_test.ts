@@ -84,6 +84,9 @@ test("poolToWire() reports a pool whose disk has gone as faulted", () => {
     clusterSize: 4 << 20,
     pageSize: 4096,
     faulted: false,
+    ...{ readErrors: 0n, writeErrors: 0n, slowRequests: 0n, waitingMs: 0n },
+    ...{ sinceLastErrorMs: null, sinceLastSlowMs: null },
+    ...{ lastErrorOffset: 0n, lastErrorLength: 0n, lastErrorNumber: 0, lastErrorWasRead: false },
   };
   assert.equal(poolToWire(pool).state, PoolState.POOL_ONLINE);
   assert.equal(poolToWire({ ...pool, faulted: true }).state, PoolState.POOL_FAULTED);
