@@ -177,7 +177,7 @@ function makeTasks(core: Core, drain: DrainReconciler): Task[] {
     {
       name: "volume garbage",
       every: 5,
-      on: [...soon, "replica-given-up"],
+      on: [...soon, "replica-given-up", "volume-degraded"],
       run: (signal) => collectVolumes(core, away, signal),
     },
     { name: "replica garbage", every: 5, on: soon, run: (signal) => collectReplicas(core, signal) },

@@ -272,7 +272,7 @@ async function reconcileChildCount(core: Core, { volume, nexus, state }: Seen): 
 }
 
 /** How long a replica must be away before it is given up, so that a restarting engine can import its pool. */
-const AWAY_MS_MIN = 30_000;
+export const AWAY_MS_MIN = 30_000;
 
 /** Remembers since when replicas have been away. */
 export class AwayReplicas {

@@ -58,6 +58,9 @@ export const ALL_TRIGGERS: readonly Trigger[] = [
   "changed",
 ];
 
+/** What runs when something falls due: a pause is over, or a replica has been away for long enough. */
+const DUE_TRIGGERS: readonly Trigger[] = ["changed", "replica-given-up"];
+
 export class ReconcileLoop {
   readonly #options: LoopOptions;
   #pending = new Set<Trigger>();
@@ -108,7 +111,7 @@ export class ReconcileLoop {
       if (nowMs >= timerAtMs) return true;
       const dueAtMs = this.#dueAtMs ?? timerAtMs;
       if (nowMs >= dueAtMs) {
-        this.#pending.add("changed");
+        for (const reason of DUE_TRIGGERS) this.#pending.add(reason);
         break;
       }
       const stop = new AbortController();
@@ -122,10 +125,11 @@ export class ReconcileLoop {
   }
 
   async #pass(timer: boolean, signal: AbortSignal): Promise<Outcome> {
-    const { tasks, log } = this.#options;
+    const { tasks, log, clock } = this.#options;
     const triggers = this.#pending;
     this.#pending = new Set();
-    this.#dueAtMs = null; // what still waits says so again
+    // What waits for later says so again when it is looked at.
+    if (this.#dueAtMs !== null && clock.monotonicMs() >= this.#dueAtMs) this.#dueAtMs = null;
     if (timer) this.#timerLoops += 1;
     const outcomes: Outcome[] = [];
     for (const task of tasks) {

@@ -245,6 +245,46 @@ describe("a disk that does not answer", () => {
     assert.ok(!engine.pools.get(pool)?.replicas.has(victim), "the old copy is gone");
     await rig.close();
   });
+  test("is not tried before its engine has had the time to notice", async () => {
+    const { rig, victim, nodeOf, children, pass } = await published();
+    const home = nodeOf(victim);
+    await rig.cluster.failChild(victim, "TimedOut");
+    await pass(10);
+    assert.equal(rig.cluster.rebuilds.get(victim) ?? 0, 0);
+    rig.cluster.engine(home).poolStatus.set(home.replace("node", "pool"), "Unknown");
+    await pass(300);
+    assert.ok(children().includes(victim));
+    rig.cluster.engine(home).poolStatus.clear();
+    await pass(5);
+    assert.equal(await status(rig), "Online");
+    assert.equal(rig.cluster.rebuilds.get(victim), 1);
+    await rig.close();
+  });
+  test("whose replica is no child any more is replaced soon, not at the next slow sweep", async () => {
+    const { rig, victim, nodeOf, pass } = await published();
+    const home = nodeOf(victim);
+    const [nexus] = rig.cluster.openNexuses();
+    const uri = nexus?.children.find((child) => child.includes(victim)) ?? "";
+    rig.cluster.engine(home).poolStatus.set(home.replace("node", "pool"), "Unknown");
+    await rig.cluster
+      .connect({ node: "node-1", endpoint: rig.cluster.engine("node-1").endpoint })
+      .removeChild({
+        nexus: nexus?.uuid ?? "",
+        uri,
+      });
+    const stop = new AbortController();
+    const running = rig.agent.loop.run(stop.signal);
+    for (let second = 0; second < 40; second++) {
+      await rig.clock.advance(1000);
+      await rig.look();
+      await rig.cluster.rebuildStep();
+    }
+    stop.abort();
+    await running;
+    await pass(3);
+    assert.equal(await status(rig), "Online");
+    await rig.close();
+  });
   test("one that is back after 20 s is rebuilt in part", async () => {
     const { rig, victim, nodeOf, children, pass } = await published();
     const home = nodeOf(victim);

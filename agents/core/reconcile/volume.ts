@@ -10,7 +10,7 @@ import { childOf, replicasOfVolume } from "../scheduling/snapshot.ts";
 import { destroyVolumeHeld } from "../volume/ops.ts";
 import { volumeStatus } from "../volume/status.ts";
 import { forEach } from "./each.ts";
-import { type AwayReplicas, isUseless, reconcileReplicas } from "./hot_spare.ts";
+import { AWAY_MS_MIN, type AwayReplicas, isUseless, reconcileReplicas } from "./hot_spare.ts";
 import { mergeOutcomes, type Outcome } from "./loop.ts";
 import { reconcileNexus } from "./volume_nexus.ts";
 
@@ -77,18 +77,22 @@ async function dropUseless(core: Core, volume: VolumeSpec, away: AwayReplicas): 
   const state = registry.nexus(volume.target.nexus);
   const status = volumeStatus(volume, { nexus: state, ownedReplicas: replicas.length });
   if (!nexus || nexus.operation || status === "Faulted" || status === "Unknown") return "idle";
-  if ([...ages.values()].every((age) => age === 0)) return "idle"; // everybody is there
+  if (replicas.every(({ uuid }) => registry.replica(uuid)?.status === "Online")) return "idle";
   const info = await nexusInfoOf(core, { volume: volume.uuid, nexus: nexus.uuid });
   for (const { uuid, ...spec } of replicas) {
     const pool = specs.pools.find(poolOf({ uuid, ...spec }));
-    const useless = isUseless({
+    const awayMs = ages.get(uuid) ?? 0;
+    const of = {
       online: registry.replica(uuid)?.status === "Online",
-      awayMs: ages.get(uuid) ?? 0,
       isChild: childOf(uuid, nexus, state) !== null,
       healthy: info === null || info.children.some((child) => child.uuid === uuid && child.healthy),
       nodeKnown: pool === undefined || registry.isOnline(pool.node) || registry.isDown(pool.node),
-    });
-    if (!useless) continue;
+    };
+    if (!isUseless({ ...of, awayMs })) {
+      // Not yet, and then at once, not at the next slow sweep.
+      if (isUseless({ ...of, awayMs: AWAY_MS_MIN })) core.wakeIn(AWAY_MS_MIN - awayMs);
+      continue;
+    }
     await destroyOrDisown(core, uuid);
     return "busy";
   }

@@ -20,6 +20,11 @@ export const FAULTS_TO_REPLACE = 3;
 /** The pause after the second fault; after each further one it is PAUSE_GROWTH times as long. */
 const PAUSE_MS_FIRST = 5000;
 const PAUSE_GROWTH = 4;
+/**
+ * Before the first try after a time-out: by then its engine has noticed a disk that does not answer, whose replica is
+ * waited for. A try in between would fail, and cost the replica what is known of the writes it missed.
+ */
+export const PAUSE_MS_TIMED_OUT = 12_000;
 /** As long as a replica that is away is waited for. */
 export const PAUSE_MS_MAX = 600_000;
 /** Pauses differ by up to this part, so that many replicas of one disk are not all tried at once. */
@@ -77,7 +82,10 @@ export function withFault(
 ): ReplicaFault[] {
   const { nowMs, instance, own, random } = context;
   const counted = faultsThatCount(faults, context);
-  const retry_at = nowMs + pauseMs(counted.length + 1, random);
+  // Of a fault that is learnt of late, part of the time is over; clocks of two machines may differ.
+  const agoMs = Math.max(0, nowMs - (child.faultedAtMs ?? nowMs));
+  const leastMs = child.reason === "TimedOut" ? Math.max(0, PAUSE_MS_TIMED_OUT - agoMs) : 0;
+  const retry_at = nowMs + Math.max(Math.round(leastMs), pauseMs(counted.length + 1, random));
   const stamp = child.faultedAtMs === null ? null : Math.floor(child.faultedAtMs);
   const fault = { at: nowMs, reason: child.reason, stamp, instance, retry_at, own };
   return [...counted, fault].slice(-FAULTS_KEPT_MAX);
