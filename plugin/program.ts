@@ -238,7 +238,14 @@ async function connectAndRun(
   try {
     const wanted = { rest: given, kubeConfigPath, namespace, timeoutMs, clock, env, signal };
     const rest = makeRestClient(await findEndpoint(wanted), { timeoutMs, clock, signal });
-    context = { rest, printer: makePrinter(terminal, output), terminal, clock, signal };
+    context = {
+      rest,
+      printer: makePrinter(terminal, output),
+      form: output,
+      terminal,
+      clock,
+      signal,
+    };
   } catch (error) {
     terminal.err(`Failed to initialise the REST client. Error ${errorMessage(error)}\n`);
     return 1;

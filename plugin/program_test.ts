@@ -576,3 +576,27 @@ test("--version and --help", async () => {
   assert.equal(help.code, 0);
   assert.match(help.out, /volume-replica-topologies/);
 });
+
+test("get pools: the reason of a pool that is not healthy is on stderr, the table as published; JSON carries it", async () => {
+  const status_reason = {
+    code: "import-failed",
+    message: "Pool p cannot be imported: damaged.",
+    since: "2026-01-01T00:00:00.000Z",
+    next_step: "Mend it.",
+  };
+  const pool: Pool = {
+    id: "p",
+    spec: { disks: ["/dev/sdb"], id: "p", node: "n", status: "Created" },
+    status_reason,
+  };
+  rest.answers["GET /v0/pools"] = { body: [pool] };
+  const people = await mayastor("get pools");
+  assert.equal(
+    people.err,
+    "pool p Unknown: Pool p cannot be imported: damaged. (since 2026-01-01T00:00:00.000Z) Next step: Mend it.\n",
+  );
+  assert.equal(people.out.split("\n").length, 3);
+  const json = await mayastor("get pools -o json");
+  assert.deepEqual(JSON.parse(json.out), [pool]);
+  assert.equal(json.err, "");
+});

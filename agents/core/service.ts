@@ -8,6 +8,7 @@ import { SvcError } from "#common/errors.ts";
 import type { Nexus, Node, Replica, Topology, Volume } from "#common/openapi/model.ts";
 import type { CoreHandlers } from "#common/rpc/core_api.ts";
 import { cordon, drain, type NodeSpec, uncordon } from "#common/types/node.ts";
+import type { PoolSpec } from "#common/types/pool.ts";
 import { poolOf } from "#common/types/replica.ts";
 import type { TopologySpec } from "#common/types/volume.ts";
 import { type Core, poolStateOf } from "./context.ts";
@@ -29,6 +30,7 @@ import {
   nexusSpecView,
   nexusView,
   nodeView,
+  type PoolSurroundings,
   poolSpecView,
   poolStateView,
   poolView,
@@ -141,6 +143,10 @@ function resourceHandlers({ core }: CoreParts): Pick<CoreHandlers, ResourceMetho
     if (!child) throw new SvcError("not-found", `child ${uri} not found`);
     return child;
   };
+  const poolSurroundings = (spec: PoolSpec | undefined): PoolSurroundings => ({
+    node: spec && registry.node(spec.node),
+    importFailure: spec && registry.importFailure(spec.node, spec.id),
+  });
   const poolsOf = (node: string | undefined) => {
     checkNode(node);
     const ids = new Set([
@@ -150,7 +156,7 @@ function resourceHandlers({ core }: CoreParts): Pick<CoreHandlers, ResourceMetho
     return [...ids]
       .map((id) => ({ id, spec: specs.pools.find(id), state: poolStateOf(core, id) }))
       .filter(({ spec, state }) => node === undefined || (spec ?? state)?.node === node)
-      .map(({ id, spec, state }) => poolView(id, spec, state));
+      .map(({ id, spec, state }) => poolView(id, spec, state, poolSurroundings(spec)));
   };
   return {
     GetPools: async ({ node }) => poolsOf(node),
@@ -161,7 +167,8 @@ function resourceHandlers({ core }: CoreParts): Pick<CoreHandlers, ResourceMetho
     },
     CreatePool: async ({ node, pool, disks, labels }) => {
       await createPool(core, { node, id: pool, disks, labels: labels ?? null });
-      return poolView(pool, specs.pools.find(pool), poolStateOf(core, pool));
+      const spec = specs.pools.find(pool);
+      return poolView(pool, spec, poolStateOf(core, pool), poolSurroundings(spec));
     },
     DestroyPool: async ({ node, pool }) => {
       const spec = specs.pools.get(pool);

@@ -213,7 +213,7 @@ export function afterLook(
       if (isElsewhere(resource, seen.pool)) return conflict(resource, seen.pool);
       return {
         status: changed(resource, statusOf(seen.pool, resource)),
-        events: specEvents(resource, seen.pool),
+        events: [...specEvents(resource, seen.pool), ...reasonEvents(seen.pool)],
         afterMs: intervalMs,
       };
     case "gone": {
@@ -233,6 +233,14 @@ export function afterLook(
       return again(resource, event, ERROR_MS);
     }
   }
+}
+
+/** A pool that is not healthy says why; the same note is posted once. */
+function reasonEvents({ state, status_reason }: Pool): readonly EventDraft[] {
+  const reason = state?.status_reason ?? status_reason;
+  if (reason === undefined) return [];
+  const note = `${reason.message} Next step: ${reason.next_step}`;
+  return [{ action: "Check", reason: "Check", type: "Warning", note }];
 }
 
 /** A changed spec has no effect on a pool: say so. */

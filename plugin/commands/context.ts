@@ -1,12 +1,14 @@
 /** What every command works with, and how its failures are told. */
 import type { Clock } from "#common/clock.ts";
 import { errorMessage } from "#common/errors.ts";
-import type { Printer, Terminal } from "../output/print.ts";
+import type { OutputForm, Printer, Terminal } from "../output/print.ts";
 import type { RestClient } from "../rest_client.ts";
 
 export type CommandContext = {
   readonly rest: RestClient;
   readonly printer: Printer;
+  /** How results are printed. */
+  readonly form: OutputForm;
   readonly terminal: Terminal;
   readonly clock: Clock;
   /** aborted when the user interrupts */

@@ -79,6 +79,21 @@ export const VolumeStatusSchema = Type.Enum(
 );
 export type VolumeStatus = Static<typeof VolumeStatusSchema>;
 
+/**
+ * Why an object is not healthy, and what comes next. `code` is one of a bounded set; `since` is RFC 3339. Absent while
+ * healthy, and from peers that do not know it.
+ */
+export const StatusReasonSchema = Type.Object(
+  {
+    code: Type.String(),
+    message: Type.String(),
+    since: Type.Optional(Type.String()),
+    next_step: Type.String(),
+  },
+  { title: "StatusReason" },
+);
+export type StatusReason = Static<typeof StatusReasonSchema>;
+
 // ---- errors --------------------------------------------------------------------------------------------------
 
 /** Every error kind that a REST client may see; ERROR_STATUS in errors.ts gives the HTTP status of each. */
@@ -161,16 +176,18 @@ export const NodeStateSchema = Type.Object(
     id: NodeIdSchema,
     status: NodeStatusSchema,
     node_nqn: Type.Optional(HostNqnSchema),
+    status_reason: Type.Optional(StatusReasonSchema),
   },
   { title: "NodeState" },
 );
 export type NodeState = Static<typeof NodeStateSchema>;
-/** `state` only when the node has registered since the control plane started. */
+/** `state` only when the node has registered since the control plane started; without it `status_reason` says why. */
 export const NodeSchema = Type.Object(
   {
     id: NodeIdSchema,
     spec: Type.Optional(NodeSpecSchema),
     state: Type.Optional(NodeStateSchema),
+    status_reason: Type.Optional(StatusReasonSchema),
   },
   { title: "Node" },
 );
@@ -235,16 +252,18 @@ export const PoolStateSchema = Type.Object(
     status: PoolStatusSchema,
     used: bytes(),
     committed: Type.Optional(bytes()),
+    status_reason: Type.Optional(StatusReasonSchema),
   },
   { title: "PoolState" },
 );
 export type PoolState = Static<typeof PoolStateSchema>;
-/** `spec` alone: wanted, not seen. `state` alone: seen, not managed by the control plane. */
+/** `spec` alone: wanted, not seen (`status_reason` says why). `state` alone: seen, not managed by the control plane. */
 export const PoolSchema = Type.Object(
   {
     id: PoolIdSchema,
     spec: Type.Optional(PoolSpecSchema),
     state: Type.Optional(PoolStateSchema),
+    status_reason: Type.Optional(StatusReasonSchema),
   },
   { title: "Pool" },
 );
@@ -284,6 +303,7 @@ export const ReplicaSchema = Type.Object(
     uri: Type.String(),
     uuid: uuid(),
     "allowed-hosts": Type.Optional(Type.Array(HostNqnSchema)),
+    status_reason: Type.Optional(StatusReasonSchema),
   },
   { title: "Replica" },
 );
@@ -317,6 +337,7 @@ export const ChildSchema = Type.Object(
     rebuildProgress: Type.Optional(percent()),
     state: ChildStateSchema,
     state_reason: Type.Optional(ChildStateReasonSchema),
+    status_reason: Type.Optional(StatusReasonSchema),
     uri: Type.String(),
   },
   { title: "Child" },
@@ -332,6 +353,7 @@ export const NexusSchema = Type.Object(
     protocol: ProtocolSchema,
     size: bytes(),
     state: NexusStateSchema,
+    status_reason: Type.Optional(StatusReasonSchema),
     uuid: uuid(),
   },
   { title: "Nexus" },
@@ -490,6 +512,7 @@ export const ReplicaTopologySchema = Type.Object(
     "child-status-reason": Type.Optional(ChildStateReasonSchema),
     usage: Type.Optional(ReplicaUsageSchema),
     "rebuild-progress": Type.Optional(percent()),
+    status_reason: Type.Optional(StatusReasonSchema),
   },
   { title: "ReplicaTopology" },
 );
@@ -508,6 +531,7 @@ export const VolumeStateSchema = Type.Object(
     uuid: VolumeIdSchema,
     replica_topology: Type.Record(Type.String(), ReplicaTopologySchema),
     usage: Type.Optional(VolumeUsageSchema),
+    status_reason: Type.Optional(StatusReasonSchema),
   },
   { title: "VolumeState" },
 );

@@ -4,7 +4,7 @@
  * Invariants: a pool has exactly one disk; an import never makes a new pool, so data is never formatted away;
  * a pool with replicas stays.
  */
-import { assertNever, isKind, SvcError } from "#common/errors.ts";
+import { assertNever, errorMessage, isKind, SvcError } from "#common/errors.ts";
 import { parsePoolId } from "#common/ids.ts";
 import { isCordoned } from "#common/types/node.ts";
 import type { PoolSpec } from "#common/types/pool.ts";
@@ -28,6 +28,49 @@ function sameMap(
     entries.length === Object.keys(b ?? {}).length &&
     entries.every(([key, value]) => b?.[key] === value)
   );
+}
+
+/** The other names of each device of a node, as far as its engine tells. */
+async function namesOfDisks(
+  engine: ReturnType<Core["registry"]["engine"]>,
+): Promise<(path: string) => string> {
+  try {
+    const devices = await engine.blockDevices({ all: true });
+    const first = new Map<string, string>();
+    for (const { devname, devlinks } of devices) {
+      for (const name of [devname, ...devlinks]) first.set(name, devname);
+    }
+    return (path) => first.get(path) ?? path;
+  } catch {
+    return (path) => path; // the creation itself will tell what is wrong with the engine
+  }
+}
+
+/** `/dev/sda` of `aio:///dev/sda?blk_size=512`; what is no path is as it is. */
+function diskPath(disk: string): string {
+  return disk.replace(/^(?:aio|uring):\/\//, "").replace(/\?.*$/, "");
+}
+
+/**
+ * A disk belongs to the pool whose spec names it, also while that pool is not imported: making another one there would
+ * wipe it. The guard of the node's disks holds until the new spec is written.
+ * @throws {SvcError} `in-use`
+ */
+function checkDiskIsFree(
+  pools: readonly PoolSpec[],
+  { id, node, disks }: CreatePoolRequest,
+  nameOf: (path: string) => string,
+): void {
+  const wanted = new Set(disks.map((disk) => nameOf(diskPath(disk))));
+  for (const other of pools) {
+    if (other.id === id || other.node !== node) continue;
+    const disk = other.disks.find((taken) => wanted.has(nameOf(diskPath(taken))));
+    if (disk === undefined) continue;
+    throw new SvcError(
+      "in-use",
+      `Cannot create pool ${id}: disk ${disk} of node ${node} belongs to pool ${other.id}; delete that pool first, or take another disk`,
+    );
+  }
 }
 
 /** @throws {SvcError} kinds as documented for re-creation */
@@ -68,7 +111,10 @@ export async function createPool(core: Core, request: CreatePoolRequest): Promis
     const engine = registry.engine(node);
     const found = specs.pools.find(id);
     if (found) checkRecreate(found, request, specs.pools.phase(found));
-    else {
+    const names = await namesOfDisks(engine);
+    await guards.run(`disks/${node}`, async () => {
+      checkDiskIsFree(specs.pools.all(), request, names);
+      if (found) return;
       const operation = { operation: "Create", result: null } as const;
       const copy = labels && { ...labels };
       await specs.pools.insert({
@@ -79,7 +125,7 @@ export async function createPool(core: Core, request: CreatePoolRequest): Promis
         labels: copy,
         operation,
       });
-    }
+    });
     try {
       registry.putPool(await createOrFind(core, node, { id, disks }, engine));
     } catch (error) {
@@ -119,7 +165,10 @@ export async function importPool(core: Core, spec: PoolSpec): Promise<void> {
   try {
     registry.putPool(await engine.importPool({ id: spec.id, disks: spec.disks }));
   } catch (error) {
-    if (!isKind(error, "already-exists")) throw error;
+    if (!isKind(error, "already-exists")) {
+      registry.putImportFailure(spec.node, spec.id, errorMessage(error));
+      throw error;
+    }
   }
   // Its replicas came with it: read them.
   const mark = registry.mark(spec.node);

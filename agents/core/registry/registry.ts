@@ -29,7 +29,12 @@ export type NodeView = {
   readonly down: boolean;
   /** When its states were read in full, monotonic ms; null while unknown. */
   readonly loadedAtMs: number | null;
+  /** Wall clock, ms: when the status became what it is; null until somebody learnt it. */
+  readonly statusSince: number | null;
 };
+
+/** The last try to import a pool that its engine refused. */
+export type ImportFailure = { readonly message: string; readonly sinceMs: number };
 
 type NodeEntry = {
   view: NodeView;
@@ -38,6 +43,7 @@ type NodeEntry = {
   readonly pools: Map<string, PoolState>;
   readonly replicas: Map<string, ReplicaState>;
   readonly nexuses: Map<string, NexusState>;
+  readonly importFailures: Map<string, ImportFailure>;
 };
 
 export class Registry {
@@ -74,7 +80,9 @@ export class Registry {
   ): void {
     const { client, ...view } = change;
     const entry = this.#nodes.get(id) ?? this.#insert(id);
+    const before = entry.view.status;
     entry.view = { ...entry.view, ...view };
+    if (view.status !== undefined && view.status !== before) this.#statusChanged(entry);
     if (client && entry.client !== client) {
       entry.client?.close();
       entry.client = client;
@@ -86,11 +94,14 @@ export class Registry {
     const entry = this.#nodes.get(id);
     if (!entry) return;
     const down = entry.view.down || status === "Offline";
+    const before = entry.view.status;
     entry.view = { ...entry.view, status, down, loadedAtMs: null };
+    if (status !== before) this.#statusChanged(entry);
     entry.generation += 1;
     entry.pools.clear();
     entry.replicas.clear();
     entry.nexuses.clear();
+    entry.importFailures.clear();
   }
 
   /**
@@ -135,6 +146,7 @@ export class Registry {
     if (!entry || entry.generation !== mark) return false;
     if (entry.view.status !== "Online" && !joining) return false; // it went while it was read
     fill(entry.pools, snapshot.pools, (pool) => pool.id);
+    for (const pool of snapshot.pools) entry.importFailures.delete(pool.id);
     fill(entry.replicas, snapshot.replicas, (replica) => replica.uuid);
     fill(entry.nexuses, snapshot.nexuses, (nexus) => nexus.uuid);
     entry.view = { ...entry.view, loadedAtMs: this.#clock.monotonicMs() };
@@ -145,6 +157,7 @@ export class Registry {
 
   putPool(state: PoolState): PoolState {
     this.#changed(state.node)?.pools.set(state.id, state);
+    this.#nodes.get(state.node)?.importFailures.delete(state.id);
     return state;
   }
 
@@ -158,7 +171,21 @@ export class Registry {
     return state;
   }
 
+  /** The engine cannot import the pool; the first failure of a row gives the time. */
+  putImportFailure(node: string, pool: string, message: string): void {
+    const entry = this.#nodes.get(node);
+    if (entry?.view.status !== "Online") return;
+    const sinceMs = entry.importFailures.get(pool)?.sinceMs ?? this.#clock.now();
+    entry.importFailures.set(pool, { message, sinceMs });
+  }
+
+  /** Why the pool is not there although its node is; undefined: it is there, or was not tried. */
+  importFailure(node: string, pool: string): ImportFailure | undefined {
+    return this.#nodes.get(node)?.importFailures.get(pool);
+  }
+
   dropPool(node: string, id: string): void {
+    this.#nodes.get(node)?.importFailures.delete(id);
     this.#changed(node)?.pools.delete(id);
   }
 
@@ -213,15 +240,21 @@ export class Registry {
         seen: false,
         down: false,
         loadedAtMs: null,
+        statusSince: null,
       },
       client: null,
       generation: 0,
       pools: new Map(),
       replicas: new Map(),
       nexuses: new Map(),
+      importFailures: new Map(),
     };
     this.#nodes.set(id, entry);
     return entry;
+  }
+
+  #statusChanged(entry: NodeEntry): void {
+    entry.view = { ...entry.view, statusSince: this.#clock.now() };
   }
 
   #changed(node: string): NodeEntry | null {

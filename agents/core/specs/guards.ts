@@ -3,14 +3,14 @@
  *
  * Why: an operation reads a spec, calls engines and writes the spec back; two of them on one resource
  * would undo each other.
- * Invariants: guards nest in one order only (pool or volume, then nexus, then replica; a watch alone), so they never deadlock;
+ * Invariants: guards nest in one order only (pool or volume, then nexus, then replica; the disks of a node after the pool; a watch alone), so they never deadlock;
  * waiters go first come, first served; a holder always releases (use `run`).
  */
 import type { Clock } from "#common/clock.ts";
 import { SvcError } from "#common/errors.ts";
 
 export type GuardKey =
-  `${"volume" | "nexus" | "replica" | "pool" | "node" | "group" | "watch"}/${string}`;
+  `${"volume" | "nexus" | "replica" | "pool" | "node" | "group" | "watch" | "disks"}/${string}`;
 
 /** How long a request waits for the operation before it: the documented answer then is conflict. */
 const WAIT_MS_MAX = 10_000;

@@ -24,7 +24,14 @@ import type {
   PoolState,
   ReplicaState,
 } from "../engine/client.ts";
-import type { NodeView } from "../registry/registry.ts";
+import {
+  childReason,
+  nexusReason,
+  nodeReason,
+  poolReason,
+  replicaReason,
+} from "../reasons/reasons.ts";
+import type { ImportFailure, NodeView } from "../registry/registry.ts";
 
 function cordonView(state: CordonDrain): CordonDrainState {
   if ("Cordoned" in state) {
@@ -50,6 +57,8 @@ export function nodeView(id: string, spec: NodeSpec | undefined, seen: NodeView 
     view.state = { grpcEndpoint: seen.endpoint, id, status: seen.status };
     if (seen.hostNqn !== null) view.state.node_nqn = seen.hostNqn;
   }
+  const reason = nodeReason(id, seen);
+  if (reason) (view.state ?? view).status_reason = reason;
   return view;
 }
 
@@ -62,17 +71,31 @@ export function poolSpecView(spec: PoolSpec): RestPoolSpec {
 
 export function poolStateView(state: PoolState): RestPoolState {
   const { id, node, disks, status, capacity, used, committed } = state;
-  return { id, node, disks: [...disks], status, capacity, used, committed };
+  const view: RestPoolState = { id, node, disks: [...disks], status, capacity, used, committed };
+  const reason = poolReason({ id, state, node: undefined, importFailure: undefined });
+  if (reason) view.status_reason = reason;
+  return view;
 }
+
+/** What is known of a pool's surroundings. */
+export type PoolSurroundings = {
+  readonly node: NodeView | undefined;
+  readonly importFailure: ImportFailure | undefined;
+};
 
 export function poolView(
   id: string,
   spec: PoolSpec | undefined,
   state: PoolState | undefined,
+  around: PoolSurroundings,
 ): Pool {
   const view: Pool = { id };
   if (spec) view.spec = poolSpecView(spec);
   if (state) view.state = poolStateView(state);
+  else {
+    const reason = poolReason({ id, phase: spec && phaseOf(spec.status), state, ...around });
+    if (reason) view.status_reason = reason;
+  }
   return view;
 }
 
@@ -90,6 +113,8 @@ export function replicaView(state: ReplicaState): Replica {
     };
   }
   if (allowedHosts.length > 0) view["allowed-hosts"] = [...allowedHosts];
+  const reason = replicaReason({ uuid, pool, state });
+  if (reason) view.status_reason = reason;
   return view;
 }
 
@@ -114,11 +139,15 @@ export function childView(child: ChildState): Child {
   const view: Child = { state: child.status, uri: child.uri };
   if (child.rebuildProgress !== null) view.rebuildProgress = child.rebuildProgress;
   if (child.reason === "NoSpace") view.state_reason = "OutOfSpace";
+  const reason = childReason(child);
+  if (reason) view.status_reason = reason;
   return view;
 }
 
 export function nexusView(state: NexusState): Nexus {
+  const reason = nexusReason(state);
   return {
+    ...(reason ? { status_reason: reason } : {}),
     children: state.children.map(childView),
     deviceUri: state.deviceUri,
     node: state.node,

@@ -13,8 +13,9 @@ import type {
 import { poolOf, type ReplicaSpec } from "#common/types/replica.ts";
 import { phaseOf } from "#common/types/stored.ts";
 import { type TopologySpec, type VolumeSpec, volumeOperationName } from "#common/types/volume.ts";
-import type { Core } from "../context.ts";
+import { type Core, poolStateOf } from "../context.ts";
 import type { NexusState } from "../engine/client.ts";
+import { poolReason, replicaReason, volumeReason } from "../reasons/reasons.ts";
 import { childOf, replicasOfVolume } from "../scheduling/snapshot.ts";
 import { volumeStatus } from "../volume/status.ts";
 import { nexusView } from "./common.ts";
@@ -85,6 +86,22 @@ function replicaTopology(
   } else if (child) {
     view.pool = poolOf(spec);
   }
+  const pool = poolOf(spec);
+  const home = core.specs.pools.find(pool);
+  const reason = replicaReason({
+    uuid: spec.uuid,
+    pool,
+    state,
+    child,
+    poolReason: poolReason({
+      id: pool,
+      phase: home && phaseOf(home.status),
+      state: poolStateOf(core, pool),
+      node: home && core.registry.node(home.node),
+      importFailure: home && core.registry.importFailure(home.node, pool),
+    }),
+  });
+  if (reason) view.status_reason = reason;
   if (child) {
     view["child-status"] = child.status;
     if (child.reason === "NoSpace") view["child-status-reason"] = "OutOfSpace";
@@ -120,6 +137,14 @@ export function volumeStateView(core: Core, spec: VolumeSpec): RestVolumeState {
     const target = nexusView(nexus);
     view.target = { ...target, deviceUri: target.deviceUri && withHosts(target.deviceUri, hosts) };
   }
+  const reason = volumeReason({
+    spec,
+    status: view.status,
+    nexus,
+    node: spec.target?.active ? registry.node(spec.target.node) : undefined,
+    replicas: replicas.map(({ uuid }) => [uuid, view.replica_topology[uuid]?.status_reason]),
+  });
+  if (reason) view.status_reason = reason;
   return view;
 }
 
