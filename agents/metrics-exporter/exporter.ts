@@ -18,7 +18,14 @@ const FRESH_MS = 1_000;
 /** Retry while the engine does not answer; as published. */
 const RETRY_MS = 10_000;
 
-const NOTHING: Reading = { pools: [], poolIo: [], volumeIo: [], replicaIo: [], latencies: [] };
+const NOTHING: Reading = {
+  pools: [],
+  poolHealth: [],
+  poolIo: [],
+  volumeIo: [],
+  replicaIo: [],
+  latencies: [],
+};
 
 export type ExporterParts = {
   readonly engine: Engine;

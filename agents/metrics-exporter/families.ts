@@ -5,7 +5,14 @@
  * both from the same values; labels are bounded by what is on the node; one sample per set of labels.
  */
 import { type Histogram, mergeHistograms } from "./histogram.ts";
-import type { IoReading, LatencyReading, OwnedIoReading, PoolReading, Reading } from "./reading.ts";
+import type {
+  HealthReading,
+  IoReading,
+  LatencyReading,
+  OwnedIoReading,
+  PoolReading,
+  Reading,
+} from "./reading.ts";
 
 export type Labels = Readonly<Record<string, string>>;
 export type Sample<T> = { readonly labels: Labels; readonly value: T };
@@ -45,6 +52,30 @@ const POOL_VALUES: readonly Column<PoolReading>[] = [
     value: ({ committed }) => committed,
   },
   { suffix: "status", help: "disk-pool status", value: ({ status }) => status },
+];
+
+/** Our own addition to the published names. */
+const HEALTH_VALUES: readonly Column<HealthReading>[] = [
+  {
+    suffix: "read_errors",
+    help: "reads that the disk failed, since the pool was loaded",
+    value: ({ readErrors }) => readErrors,
+  },
+  {
+    suffix: "write_errors",
+    help: "writes and flushes that the disk failed, since the pool was loaded",
+    value: ({ writeErrors }) => writeErrors,
+  },
+  {
+    suffix: "slow_requests",
+    help: "requests that took the disk more than four seconds, since the pool was loaded",
+    value: ({ slowRequests }) => slowRequests,
+  },
+  {
+    suffix: "oldest_request_seconds",
+    help: "how long the oldest request that has not ended has been waiting for the disk",
+    value: ({ waitingSec }) => waitingSec,
+  },
 ];
 
 /** Running totals, published as gauges. */
@@ -105,7 +136,7 @@ export function engineFamily(node: string, isReachable: boolean): Family {
 const pvName = (volume: string): string => (volume === "" ? "" : `pvc-${volume}`);
 
 export function familiesOf(node: string, reading: Reading): readonly Family[] {
-  const { pools, poolIo, volumeIo, replicaIo, latencies } = reading;
+  const { pools, poolHealth, poolIo, volumeIo, replicaIo, latencies } = reading;
   const families: Family[] = [];
   const gauges = <Item>(
     prefix: string,
@@ -139,6 +170,7 @@ export function familiesOf(node: string, reading: Reading): readonly Family[] {
   });
   gauges("disk_pool", POOL_VALUES, { items: pools, labels: named, of: "" });
   gauges("diskpool", POOL_VALUES, { items: pools, labels: named, of: "" });
+  gauges("diskpool", HEALTH_VALUES, { items: poolHealth, labels: named, of: "" });
   const of = (what: string) => ` of the ${what} since its engine started`;
   gauges("diskpool", IO_VALUES, { items: poolIo, labels: named, of: of("pool") });
   const volumes: readonly OwnedIoReading[] = volumeIo.filter(({ volume }) => volume !== "");

@@ -3,9 +3,13 @@
  *
  * Invariants: sizes and counters are numbers (a counter above 2^53 loses its last digits, which Prometheus' own
  * 64-bit floats do too); latencies are totals in seconds, whatever the engine's tick; an engine without
- * statistics gives its pools alone, one without latency buckets everything else.
+ * statistics gives its pools alone, one without latency buckets, or without the health of its disks, everything else.
  */
 import { isKind } from "#common/errors.ts";
+import {
+  type PoolHealth,
+  PoolHealthRpc,
+} from "#common/proto/generated/mayastor/ext/v1/pool_health_pb.ts";
 import {
   ObjectLatencies_Kind as Kind,
   LatencyRpc,
@@ -26,6 +30,16 @@ export type PoolReading = {
   readonly committed: number;
   /** 0 Unknown, 1 Online, 2 Degraded, 3 Faulted. */
   readonly status: number;
+};
+
+/** What a pool's disk did wrong since the pool was loaded. */
+export type HealthReading = {
+  readonly name: string;
+  readonly readErrors: number;
+  readonly writeErrors: number;
+  readonly slowRequests: number;
+  /** How long the oldest request that has not ended has been waiting. */
+  readonly waitingSec: number;
 };
 
 /** Running totals of one object. */
@@ -55,6 +69,7 @@ export type LatencyReading = {
 
 export type Reading = {
   readonly pools: readonly PoolReading[];
+  readonly poolHealth: readonly HealthReading[];
   readonly poolIo: readonly IoReading[];
   readonly volumeIo: readonly OwnedIoReading[];
   readonly replicaIo: readonly OwnedIoReading[];
@@ -77,6 +92,16 @@ function io(stats: IoStats): IoReading {
     writeOps: Number(stats.numWriteOps),
     writeBytes: Number(stats.bytesWritten),
     writeSec: Number(stats.writeLatencyTicks) / perSecond,
+  };
+}
+
+function healthOf(wire: PoolHealth): HealthReading {
+  return {
+    name: wire.name,
+    readErrors: Number(wire.readErrors),
+    writeErrors: Number(wire.writeErrors),
+    slowRequests: Number(wire.slowRequests),
+    waitingSec: Number(wire.waitingMs) / 1000,
   };
 }
 
@@ -112,6 +137,7 @@ export function grpcEngine(address: string): Engine {
   const pools = callsOn(channel, PoolRpc, settings);
   const stats = callsOn(channel, StatsRpc, settings);
   const latency = callsOn(channel, LatencyRpc, settings);
+  const health = callsOn(channel, PoolHealthRpc, settings);
   const orNone = async <T>(work: Promise<readonly T[]>): Promise<readonly T[]> => {
     try {
       return await work;
@@ -122,7 +148,7 @@ export function grpcEngine(address: string): Engine {
   };
   return {
     read: async (signal) => {
-      const [listed, poolIo, volumeIo, replicaIo, latencies] = await Promise.all([
+      const [listed, poolIo, volumeIo, replicaIo, latencies, poolHealth] = await Promise.all([
         pools.listPools({}, { signal }),
         orNone(stats.getPoolIoStats({}, { signal }).then((answer) => answer.stats.map(io))),
         orNone(
@@ -144,6 +170,7 @@ export function grpcEngine(address: string): Engine {
         orNone(
           latency.getLatencies({}, { signal }).then((answer) => answer.objects.flatMap(latencyOf)),
         ),
+        orNone(health.listPoolHealth({}, { signal }).then((answer) => answer.pools.map(healthOf))),
       ]);
       return {
         pools: listed.pools.map((pool) => ({
@@ -153,6 +180,7 @@ export function grpcEngine(address: string): Engine {
           committed: Number(pool.committed),
           status: pool.state,
         })),
+        poolHealth,
         poolIo,
         volumeIo,
         replicaIo,

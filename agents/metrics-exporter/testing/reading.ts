@@ -39,6 +39,12 @@ export const READING: Reading = {
       status: 1,
     },
   ],
+  poolHealth: [
+    {
+      ...{ name: "mayastor-disk-pool", readErrors: 3, writeErrors: 1 },
+      ...{ slowRequests: 2, waitingSec: 1.5 },
+    },
+  ],
   poolIo: [{ ...io(1, 0.001), name: "mayastor-disk-pool" }],
   volumeIo: [io(10, 0.01)],
   replicaIo: [{ ...io(3, 0.002), name: "r1" }],

@@ -264,7 +264,13 @@ class Simulation {
         rule.delay_ns = random_.below(2) * random_.below(2 * kMs);
         break;
       case 4:
-        rule = fail_reads(io_status::kUnrecoveredRead, 1);
+        rule = fail_reads(io_status::kUnrecoveredRead, 1 + random_.below(3));
+        if (random_.chance(1, 2)) {  // a bad place, which writing does not mend
+          rule.offset =
+              kDataOffsetBytes + random_.below(random_.chance(1, 2) ? 12 : kCells) * kCell;
+          rule.length = kCell;
+          rule.count = UINT64_MAX;
+        }
         break;
       case 5: {
         rule = hold_writes();
