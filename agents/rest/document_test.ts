@@ -25,14 +25,14 @@ get_watch_volume put_watch_volume del_watch_volume`
   .trim()
   .split(/\s+/);
 
-/** The published component schemas at 2.2 that an operation reaches, and NodeAccessInfo of later versions. */
+/** The published component schemas at 2.2 that an operation reaches, NodeAccessInfo of later versions, and our own StatusReason. */
 const COMPONENTS = `
 AffinityGroup BlockDevice Child ChildState ChildStateReason CordonDrainState CordonLabels CordonedState
 CreateNexusBody CreatePoolBody CreateReplicaBody CreateVolumeBody DrainLabels DrainState
 ExplicitNodeTopology HostNqn JsonGeneric LabelledTopology Nexus NexusShareProtocol NexusSpec NexusState
 Node NodeAccessInfo NodeId NodeSpec NodeState NodeStatus NodeTopology Pool PoolId PoolSpec PoolState PoolStatus
 PoolTopology PoolUuid Protocol PublishVolumeBody Replica ReplicaShareProtocol ReplicaSpaceUsage
-ReplicaSpec ReplicaState ReplicaTopology ReplicaUsage RestJsonError RestWatch SpecStatus Specs Topology
+ReplicaSpec ReplicaState ReplicaTopology ReplicaUsage RestJsonError RestWatch SpecStatus Specs StatusReason Topology
 Volume VolumeId VolumePolicy VolumeShareProtocol VolumeSpec VolumeState VolumeStatus VolumeTarget
 VolumeUsage Volumes`
   .trim()

@@ -9,6 +9,7 @@ import { systemRandom } from "#common/random.ts";
 import { CORE_API } from "#common/rpc/core_api.ts";
 import { grpcTarget, openChannel } from "#common/rpc/grpc.ts";
 import { makeJsonCalls } from "#common/rpc/json_client.ts";
+import { Admission } from "./admission.ts";
 import { makeVerifier, openVerifier, type Verifier } from "./auth.ts";
 import { type KeyAndCertificate, selfSigned } from "./certificate.ts";
 import { checkOptions, REST_OPTIONS, type RestOptions } from "./options.ts";
@@ -56,7 +57,8 @@ async function main(): Promise<void> {
     timeoutMs: options["request-timeout"],
     ignoreFloors: options["no-min-timeouts"],
   });
-  const shared = { core, verifier, log, clock: systemClock };
+  const admission = new Admission(systemClock);
+  const shared = { core, verifier, log, clock: systemClock, admission };
   const listeners = [
     { server: makeRestServer({ ...shared, tls }), address: options.https, scheme: "https" },
     ...(options.http

@@ -156,3 +156,27 @@ test(
     await closed;
   },
 );
+
+test(
+  "a client that pipelines and never reads gets no more than its turn; others are answered",
+  limit,
+  async (t) => {
+    const { fake, connect } = await start(t);
+    let asked = 0;
+    const many = Array.from({ length: 20_000 }, (_, index) => ({ ...node, id: `node-${index}` }));
+    fake.instead.GetNodes = async () => {
+      asked += 1;
+      return many;
+    };
+    const request = "GET /v0/nodes HTTP/1.1\r\nhost: x\r\n\r\n";
+    const greedy = await Promise.all(Array.from({ length: 5 }, connect));
+    for (const socket of greedy) {
+      socket.pause();
+      socket.write(request.repeat(100));
+    }
+    const honest = await connect();
+    honest.write("GET /v0/pools HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    assert.match(await readAll(honest), /^HTTP\/1.1 200 /);
+    assert.ok(asked <= greedy.length, `${asked} lists were made for clients that read none`);
+  },
+);

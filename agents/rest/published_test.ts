@@ -15,17 +15,34 @@ const DIFFERENT_SCHEMAS: Readonly<Record<string, (published: string) => string |
   CordonDrainState: (text) => text.replace(": one of", ": one of, closed"),
   // the same format, by its name
   VolumeSpec: (text) => text.replace("uuid: string(uuid)", "uuid: VolumeId"),
-  VolumeState: (text) => text.replace("uuid: string(uuid)", "uuid: VolumeId"),
+  VolumeState: (text) => withReason(text.replace("uuid: string(uuid)", "uuid: VolumeId")),
   Volumes: (text) => text.replace("next_token?: integer", "next_token?: integer [min 0]"),
   WatchCallback: () => undefined,
+  // an addition of ours, optional everywhere
+  Child: withReason,
+  Nexus: withReason,
+  Node: withReason,
+  NodeState: withReason,
+  Pool: withReason,
+  PoolState: withReason,
+  Replica: withReason,
+  ReplicaTopology: withReason,
   // what later versions publish, and older clients do not read
   VolumeTarget: (text) => `${text}\n  frontend_nodes?: array<NodeAccessInfo>`,
 };
-/** Schemas of later versions, which 2.2 has not. */
+function withReason(published: string): string {
+  return `${published}\n  status_reason?: StatusReason`;
+}
+/** Schemas of later versions and our own, which 2.2 has not. */
 const LATER_SCHEMAS = `
 NodeAccessInfo:
   name: string
-  nqn: string`;
+  nqn: string
+StatusReason:
+  code: string
+  message: string
+  since?: string
+  next_step: string`;
 const DIFFERENT_OPERATIONS: Readonly<Record<string, (published: string) => string>> = {
   // required with a default, which is to say: optional
   "GET /volumes": (text) => text.replace("max_entries (query)", "max_entries (query, optional)"),

@@ -16,6 +16,7 @@ import type { Log } from "#common/log.ts";
 import { ERROR_STATUS, toRestError } from "#common/openapi/errors.ts";
 import { type RestJsonError, RestJsonErrorSchema } from "#common/openapi/model.ts";
 import type { CoreClient } from "#common/rpc/core_api.ts";
+import { Admission } from "./admission.ts";
 import type { Verifier } from "./auth.ts";
 import type { KeyAndCertificate } from "./certificate.ts";
 import { BASE_PATH, makeDocument } from "./document.ts";
@@ -30,6 +31,10 @@ const PARAM_LENGTH_MAX = 4096;
 /** How long a client may take to send its headers, and its whole request. */
 const HEADERS_MS = 10_000;
 const REQUEST_MS = 30_000;
+/** Connections at a time: far above what operators and agents of a large cluster keep. */
+const CONNECTIONS_MAX = 1024;
+/** What a client waits before it asks again after a 503. */
+const RETRY_AFTER_S = "1";
 /** How long close() lets running requests finish before it aborts them. */
 const DRAIN_MS = 5_000;
 /** How long the aborted ones have to be answered before their connections are cut. */
@@ -50,6 +55,8 @@ export type RestServerOptions = {
   readonly clock: Clock;
   /** null: plain HTTP */
   readonly tls: KeyAndCertificate | null;
+  /** Shared by the listeners of a process; its own when not given. */
+  readonly admission?: Admission;
 };
 
 /** `/nodes/{id}` as fastify spells it; a child's URI may hold slashes and takes the rest of the path. */
@@ -105,6 +112,13 @@ function refuseSocket(error: Error & { readonly code: string }, socket: Socket):
   socket.destroySoon();
 }
 
+/** What the body of a request may take; one that does not say counts as the largest allowed. */
+function bodyBytes({ headers }: FastifyRequest): number {
+  if (headers["transfer-encoding"] !== undefined) return BODY_BYTES_MAX;
+  const bytes = Number(headers["content-length"] ?? 0);
+  return Math.min(bytes, BODY_BYTES_MAX); // a larger one is refused before it is read
+}
+
 function rawRequest(request: FastifyRequest): RawRequest {
   const mark = request.url.indexOf("?");
   // fastify's params are the decoded segments by name; "*" is the rest of the path.
@@ -120,7 +134,7 @@ function rawRequest(request: FastifyRequest): RawRequest {
 
 /** Makes the server; listen() starts it. */
 export function makeRestServer(options: RestServerOptions): RestServer {
-  const { core, verifier, log, clock, tls } = options;
+  const { core, verifier, log, clock, tls, admission = new Admission(clock) } = options;
   const document = makeDocument(routes, plain(RestJsonErrorSchema));
   const documentText = JSON.stringify(document);
   const page = pageHtml(document, `${BASE_PATH}/api/spec`);
@@ -133,6 +147,7 @@ export function makeRestServer(options: RestServerOptions): RestServer {
     const fields = { "http.method": request.method, "http.url": request.url, status, error };
     if (status >= 500) log.warn("request failed", fields);
     else log.debug("request failed", fields);
+    if (status === 503) reply.header("retry-after", RETRY_AFTER_S);
     return send(reply, status, body);
   };
 
@@ -152,16 +167,19 @@ export function makeRestServer(options: RestServerOptions): RestServer {
   ) as FastifyInstance;
 
   app.server.headersTimeout = HEADERS_MS;
+  app.server.maxConnections = CONNECTIONS_MAX;
   // The raw connections: with TLS also those that never finish, or never begin, their handshake.
   app.server.on("connection", (socket: Socket) => {
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
   });
 
-  app.addHook("onRequest", async (_request, reply) => {
-    if (!closing) return;
-    reply.header("connection", "close");
-    throw new SvcError("unavailable", "The server is stopping");
+  app.addHook("onRequest", async (request, reply) => {
+    if (closing) {
+      reply.header("connection", "close");
+      throw new SvcError("unavailable", "The server is stopping");
+    }
+    admission.body(request.raw.socket, reply.raw, bodyBytes(request));
   });
 
   // Bodies stay text: the route that wants one parses it, and says what is wrong in its own words.
@@ -185,8 +203,15 @@ export function makeRestServer(options: RestServerOptions): RestServer {
     };
     reply.raw.once("close", onClose);
     const signal = AbortSignal.any([gone.signal, stopped.signal]);
-    const value = await route.run(rawRequest(request), { core, signal });
-    return route.response ? send(reply, 200, value) : reply.code(204).send();
+    const exchange = { socket: request.raw.socket, response: reply.raw, signal };
+    const reads = route.method === "GET";
+    return await admission.run({ ...exchange, reads }, async () => {
+      const value = await route.run(rawRequest(request), { core, signal });
+      if (!route.response) return reply.code(204).send();
+      const text = JSON.stringify(value);
+      admission.answering(exchange, text.length);
+      return reply.code(200).type("application/json").send(text);
+    });
   };
   for (const route of routes) {
     app.route({

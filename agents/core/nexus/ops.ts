@@ -253,10 +253,12 @@ export async function destroyNexusHeld(core: Core, uuid: string): Promise<void> 
   const { specs, registry, log } = core;
   const spec = specs.nexuses.find(uuid);
   if (!spec) return;
+  // Before anything is written down: a refusal must not be carried out later.
+  const engine = registry.engine(spec.node);
   if (spec.operation) await specs.nexuses.condemn(uuid);
   const destroy = async () => {
     try {
-      await registry.engine(spec.node).destroyNexus(uuid);
+      await engine.destroyNexus(uuid);
     } catch (error) {
       if (!isKind(error, "not-found")) throw error;
     }
