@@ -179,6 +179,18 @@ test("afterLook() writes only what differs", () => {
   assert.deepEqual([used.status?.used, used.status?.available], [40, 60]);
 });
 
+test("afterLook() tells in an event why a pool is not healthy, seen by its node or not", () => {
+  const status_reason = { code: "import-failed", message: "Damaged.", next_step: "Mend it." };
+  const { state: _, ...unseen } = pool();
+  for (const seen of [{ ...unseen, status_reason }, pool({ status: "Degraded", status_reason })]) {
+    const { events } = afterLook(resource(), { is: "there", pool: seen }, { intervalMs });
+    assert.deepEqual(
+      events.map(({ type, note }) => [type, note]),
+      [["Warning", "Damaged. Next step: Mend it."]],
+    );
+  }
+});
+
 test("afterLook() goes back to creating when the pool is gone or cannot be read", () => {
   const error = failure("unavailable");
   const cases = [

@@ -14,13 +14,13 @@ import { SvcError } from "#common/errors.ts";
 /** Requests that one connection may have waiting behind the one that is worked on. */
 export const WAITING_MAX = 32;
 /** Requests worked on at a time, of all connections: each may hold a list of thousands of volumes. */
-export const READS_MAX = 8;
+export const READS_MAX = 2;
 /** Changes take long where engines do, and hold little. */
 export const CHANGES_MAX = 256;
 /** Those that wait for one of these places. */
 export const QUEUE_MAX = 512;
 /** Bytes of answers that their clients have not taken, before further requests are refused. */
-export const UNREAD_BYTES_MAX = 48 * 1024 * 1024;
+export const UNREAD_BYTES_MAX = 16 * 1024 * 1024;
 /** How long a connection may leave its answer without taking any of it. */
 export const STALLED_MS = 20_000;
 

@@ -36,12 +36,15 @@ import { type Clock, systemClock } from "../clock.ts";
 import { SvcError } from "../errors.ts";
 import { tolerantConnection } from "./authority.ts";
 import { fromGrpcFailure, toGrpcFailure } from "./grpc_status.ts";
+import { type HeldCall, underWay } from "./under_way.ts";
 
 /** Lists of thousands of replicas fit; a runaway peer does not. */
 const MESSAGE_BYTES_MAX = 64 * 1024 * 1024;
 /** As published: HTTP/2 keep-alive each 10 s, answered within 20 s. */
 const KEEPALIVE_TIME_MS = 10_000;
 const KEEPALIVE_TIMEOUT_MS = 20_000;
+/** Calls of one connection at a time; a client keeps further ones back. */
+const STREAMS_MAX = 256;
 /** How long close() lets running calls finish. */
 const SERVER_DRAIN_MS = 5_000;
 
@@ -54,6 +57,8 @@ export type CallContext = {
   readonly metadata: Metadata;
   /** Sent after the answer or the failure. */
   readonly trailers: Metadata;
+  /** An answer of so many bytes is about to be sent. @throws {SvcError} `resource-exhausted` */
+  answering(bytes: number): void;
 };
 
 export type UnaryHandler<Input extends DescMessage, Output extends DescMessage> = (
@@ -104,12 +109,21 @@ export function unaryCall<Request, Response>(
     const deadline = call.getDeadline();
     const deadlineMs = deadline instanceof Date ? deadline.getTime() : deadline;
     const trailers = new Metadata();
+    let held: HeldCall;
+    try {
+      held = underWay.begin(call.getPeer());
+    } catch (error) {
+      callback(toGrpcFailure(error, trailers));
+      return;
+    }
+    call.once("cancelled", held.end); // told also when the answer's last byte was handed on
     const context: CallContext = {
       signal: gone.signal,
       remainingMs: Number.isFinite(deadlineMs) ? Math.max(0, deadlineMs - clock.now()) : null,
       peer: call.getPeer(),
       metadata: call.metadata,
       trailers,
+      answering: (bytes) => held.answering(bytes),
     };
     // An async wrapper, so that a handler that throws before its first await is handled the same.
     const run = async () => handler(call.request, context);
@@ -155,6 +169,10 @@ function makeServer(services: readonly GrpcService[]): Server {
   const options: ServerOptions = {
     "grpc.max_receive_message_length": MESSAGE_BYTES_MAX,
     "grpc.max_send_message_length": MESSAGE_BYTES_MAX,
+    "grpc.max_concurrent_streams": STREAMS_MAX,
+    // A peer that reads nothing any more answers no ping either: its connection and what waits for it go.
+    "grpc.keepalive_time_ms": KEEPALIVE_TIME_MS,
+    "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
   };
   const server = new Server(options);
   for (const { definition, implementation } of services) {

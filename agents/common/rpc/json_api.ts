@@ -40,7 +40,9 @@ export const REST_ERROR_TRAILER = "mayastor-rest-error-bin";
 
 /** Encodes and decodes anything as JSON; a message that is no JSON is left for the validator to refuse. */
 export function jsonDefinition(service: string, name: string): MethodDefinition<unknown, unknown> {
-  const encode = (value: unknown) => Buffer.from(JSON.stringify(value), "utf8");
+  // A server has encoded its answer already, to know its size.
+  const encode = (value: unknown) =>
+    Buffer.isBuffer(value) ? value : Buffer.from(JSON.stringify(value), "utf8");
   const decode = (bytes: Buffer): unknown => {
     try {
       return JSON.parse(bytes.toString("utf8"));

@@ -38,7 +38,10 @@ export function makeJsonService<Api extends JsonApi>(
     const handler = handlers[name] as AnyHandler;
     const run = async (raw: unknown, context: CallContext): Promise<unknown> => {
       try {
-        return parseResponse(await handler(parseRequest(raw), context));
+        const answer = parseResponse(await handler(parseRequest(raw), context));
+        const bytes = Buffer.from(JSON.stringify(answer), "utf8");
+        context.answering(bytes.length);
+        return bytes;
       } catch (error) {
         if (error instanceof BugError) throw error; // ends the process, see grpc_status.ts
         const failure = toSvcError(error, `Cannot answer ${name}`);

@@ -14,7 +14,7 @@
  */
 import type { TSchema } from "typebox";
 import { check } from "#common/check.ts";
-import { SvcError, toSvcError } from "#common/errors.ts";
+import { errorMessage, isKind, SvcError, toSvcError } from "#common/errors.ts";
 import { encodeJson } from "#common/store/json.ts";
 import type { SpecKind } from "#common/store/keys.ts";
 import type { StoreOp } from "#common/store/mod.ts";
@@ -167,6 +167,14 @@ export class SpecTable<Spec extends { operation: OpRecord<Op> | null }, Op> {
       result = await work();
     } catch (error) {
       await this.cancel(id).catch(() => {}); // kept as dirty; the first error matters
+      // "Refused" would be untrue: what is to go stays marked so, and goes later.
+      if (options.destroys && isKind(error, "failed-precondition")) {
+        throw new SvcError(
+          "unavailable",
+          `${this.#codec.noun} ${id} is being destroyed, which goes on by itself later: ${errorMessage(error)}`,
+          { cause: error },
+        );
+      }
       throw error;
     }
     await this.commit(id);

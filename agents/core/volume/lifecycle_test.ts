@@ -1,6 +1,7 @@
 /** A volume's life on engines in memory: created, published, hurt, healed, moved, gone. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { isKind } from "#common/errors.ts";
 import { encodeJson } from "#common/store/json.ts";
 import { nexusInfoOf } from "../context.ts";
 import { replicaOfUri } from "../scheduling/snapshot.ts";
@@ -619,3 +620,25 @@ async function nexusInfos(rig: Rig): Promise<string[]> {
 function refused(): Error {
   return Object.assign(new Error("refused"), { name: "refused" });
 }
+
+test("unpublishing that is refused for a node that is gone is not carried out when it is back", async () => {
+  const rig = await Rig.start();
+  try {
+    await rig.createPools();
+    await rig.createVolume(V1);
+    await rig.publish(V1, "node-1");
+    const engine = rig.cluster.engine("node-1");
+    engine.reachable = false;
+    await rig.look();
+    await assert.rejects(call(rig.api, "UnpublishVolume", { volume: V1, force: false }), (error) =>
+      isKind(error, "failed-precondition"),
+    );
+    engine.reachable = true;
+    await rig.settle();
+    const { spec, state } = await rig.volume(V1);
+    assert.equal(spec.target?.node, "node-1");
+    assert.equal(state.status, "Online");
+  } finally {
+    await rig.close();
+  }
+});
