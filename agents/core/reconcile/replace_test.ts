@@ -60,7 +60,7 @@ describe("the memory of faults", () => {
     assert.equal(counted({ at: NOW_MS + 6000 }), 0);
     assert.equal(faultsThatCount(undefined, context).length, 0);
   });
-  test("isFailing() asks for three faults of the disk itself", () => {
+  test("isFailing() asks for three faults of the disk itself, two where the pool is unwell", () => {
     const network = fault({ own: false, reason: "TimedOut" });
     const rebuild = fault({ own: false, reason: "RebuildFailed" });
     assert.equal(isFailing([fault(), fault()]), false);
@@ -68,6 +68,10 @@ describe("the memory of faults", () => {
     assert.equal(isFailing([network, network, network, network]), false);
     assert.equal(isFailing([rebuild, rebuild, rebuild]), false, "its source may be to blame");
     assert.equal(isFailing([fault(), rebuild, rebuild]), true);
+    const unwell = { unwell: true };
+    assert.equal(isFailing([network], unwell), false);
+    assert.equal(isFailing([network, network], unwell), true);
+    assert.equal(isFailing([rebuild, rebuild, rebuild], unwell), false);
   });
 });
 

@@ -17,6 +17,8 @@ import type { ChildState } from "../engine/client.ts";
 export const FAULT_WINDOW_MS = 30 * 60_000;
 /** So many faults of its own disk, and the replica is replaced. */
 export const FAULTS_TO_REPLACE = 3;
+/** So many suffice where the engine itself calls the replica's pool unwell. */
+export const FAULTS_TO_REPLACE_UNWELL = 2;
 /** The pause after the second fault; after each further one it is PAUSE_GROWTH times as long. */
 const PAUSE_MS_FIRST = 5000;
 const PAUSE_GROWTH = 4;
@@ -61,8 +63,14 @@ export function faultsThatCount(
 }
 
 /** Pure: the replica's own disk fails it again and again. */
-export function isFailing(faults: readonly ReplicaFault[]): boolean {
-  const own = faults.filter((fault) => fault.own).length;
+export function isFailing(
+  faults: readonly ReplicaFault[],
+  { unwell = false }: { readonly unwell?: boolean } = {},
+): boolean {
+  // A time-out may be the network's; on a pool that its engine calls unwell it is the disk's.
+  const isOwn = ({ own, reason }: ReplicaFault) => own || (unwell && reason === "TimedOut");
+  const own = faults.filter(isOwn).length;
+  if (unwell && own >= FAULTS_TO_REPLACE_UNWELL) return true;
   if (own === 0) return false;
   // A rebuild that failed may have failed at its source: it counts only beside faults that were surely its own.
   const rebuilds = faults.filter(({ own, reason }) => !own && reason === "RebuildFailed").length;
@@ -96,11 +104,10 @@ function isNoted(reason: ChildState["reason"]): boolean {
   return reason !== "ByClient" && reason !== "NoSpace" && reason !== "None";
 }
 
-/** A time-out may be the network's; on a pool that its engine calls unwell it is the disk's. */
-function isOwn(core: Core, spec: ReplicaSpec, reason: ChildState["reason"]): boolean {
-  if (reason === "IoFailure") return true;
-  if (reason !== "TimedOut" && reason !== "RebuildFailed") return false;
-  return poolStateOf(core, poolOf(spec))?.status === "Degraded";
+/** Its engine says that the disk gives errors, is slow, or does not answer. */
+function isUnwell(core: Core, spec: ReplicaSpec): boolean {
+  const status = poolStateOf(core, poolOf(spec))?.status;
+  return status === "Degraded" || status === "Unknown";
 }
 
 function contextOf(core: Core, spec: ReplicaSpec): FaultContext {
@@ -116,7 +123,7 @@ export function faultsOf(core: Core, spec: ReplicaSpec): ReplicaFault[] {
 
 /** The replica is made anew elsewhere, when there is a place, and it holds no current copy. */
 export function isReplicaFailing(core: Core, spec: ReplicaSpec): boolean {
-  return isFailing(faultsOf(core, spec));
+  return isFailing(faultsOf(core, spec), { unwell: isUnwell(core, spec) });
 }
 
 /** How long until it may be tried again; 0: now. A pause longer than any is a clock that was set. */
@@ -133,7 +140,7 @@ export async function noteFault(core: Core, replica: string, child: ChildState):
   const stamp = child.faultedAtMs === null ? null : Math.floor(child.faultedAtMs);
   if (stamp !== null && spec.faults?.some((fault) => fault.stamp === stamp)) return;
   const { random, log } = core;
-  const own = isOwn(core, spec, child.reason);
+  const own = child.reason === "IoFailure";
   const context = { ...contextOf(core, spec), own, random };
   const faults = withFault(spec.faults, child, context);
   await core.guards.run(`replica/${replica}`, async () => {
@@ -143,7 +150,7 @@ export async function noteFault(core: Core, replica: string, child: ChildState):
   log.warn("a nexus lost the replica", {
     ...{ "replica.uuid": replica, "pool.id": poolOf(spec), reason: child.reason },
     ...{ "faults.count": faults.length, "retry.in_ms": pauseLeftMs(core, spec) },
-    failing: isFailing(faults),
+    failing: isFailing(faults, { unwell: isUnwell(core, spec) }),
   });
 }
 
