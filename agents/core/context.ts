@@ -15,6 +15,7 @@ import type { NexusInfo } from "#common/types/cluster.ts";
 import type { EngineConnector, PoolState } from "./engine/client.ts";
 import type { CoreConfig } from "./options.ts";
 import type { Registry } from "./registry/registry.ts";
+import type { Reservations } from "./scheduling/space.ts";
 import type { Guards } from "./specs/guards.ts";
 import type { Specs } from "./specs/tables.ts";
 
@@ -27,6 +28,18 @@ export type Trigger =
   | "replica-given-up"
   | "changed";
 
+/** How far the drain of a node has come. */
+export type DrainProgress = {
+  /** Targets that are still to be moved. */
+  readonly moving: number;
+  /** Old targets that hosts are still connected to. */
+  readonly waiting: number;
+  /** How long those are waited for at most; null: none is. */
+  readonly waitMs: number | null;
+  /** Why a target cannot be moved. */
+  readonly why?: string;
+};
+
 export type Core = {
   readonly config: CoreConfig;
   readonly clock: Clock;
@@ -38,6 +51,10 @@ export type Core = {
   readonly registry: Registry;
   readonly specs: Specs;
   readonly guards: Guards;
+  /** Replicas that were decided on and whose specs are not written yet: their space is taken. */
+  readonly reservations: Reservations;
+  /** By node; those that are being drained. */
+  readonly drains: Map<string, DrainProgress>;
   /** Writes under the leader's lock. */
   readonly write: (ops: readonly StoreOp[]) => Promise<void>;
   /** The same while `when` holds; false: it does not. */

@@ -99,6 +99,8 @@ export async function createCore(options: CoreOptions): Promise<CoreAgent> {
     registry,
     specs,
     guards: new Guards(clock),
+    reservations: new Map(),
+    drains: new Map(),
     write,
     writeIf: (when, ops) => lease.writeIf(when, ops),
     trigger: (reason) => {

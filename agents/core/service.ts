@@ -73,7 +73,8 @@ type NodeMethods =
 
 function nodeHandlers({ core, nodes }: CoreParts): Pick<CoreHandlers, NodeMethods> {
   const { specs, registry, guards } = core;
-  const view = (id: string): Node => nodeView(id, specs.nodes.find(id), registry.node(id));
+  const view = (id: string): Node =>
+    nodeView(id, specs.nodes.find(id), registry.node(id), core.drains.get(id));
   const change = async (id: string, to: (spec: NodeSpec) => NodeSpec): Promise<Node> => {
     await guards.run(`node/${id}`, async () => {
       await specs.nodes.put(to(specs.nodes.get(id)));

@@ -98,6 +98,47 @@ test("CreateVolume takes every combination of capabilities that a volume can ser
   assert.equal(rest.created.length, 1);
 });
 
+test("CreateVolume rounds up to what can be used, and refuses where the limit forbids that", async (t) => {
+  const { rest, ok, expect } = await start(t);
+  const of = (fsType: string | null, required: bigint | number, limit: bigint | number = 0) => ({
+    name: `pvc-${B.slice(0, -2)}${String(rest.created.length).padStart(2, "0")}`,
+    capacityRange: range(required, limit),
+    volumeCapabilities: [fsType === null ? block : { ...writer, mount: { fsType } }],
+  });
+  for (const [fsType, required, capacity] of [
+    [null, 1, MIB],
+    [null, 4097, MIB],
+    [null, MIB + 1, 2 * MIB],
+    ["ext4", 1, 2 * MIB],
+    ["", MIB, 2 * MIB],
+    ["ext4", 500_000_000, 477 * MIB],
+    ["xfs", MIB, 300 * MIB],
+    ["xfs", 300 * MIB + 1, 301 * MIB],
+    ["btrfs", 64 * MIB, 128 * MIB],
+  ] as const) {
+    const made = await ok("CreateVolume", createOf(of(fsType, required)));
+    assert.deepEqual(
+      [fsType, required, (made as { volume: { capacityBytes: string } }).volume.capacityBytes],
+      [fsType, required, String(capacity)],
+    );
+  }
+  rest.changes.length = 0;
+  for (const [fsType, required, limit] of [
+    [null, 1, 1],
+    [null, MIB + 1, 2 * MIB - 1],
+    ["xfs", MIB, 299 * MIB],
+    ["btrfs", 100 * MIB, 100 * MIB],
+    [null, 2n ** 53n, 0],
+    [null, 2n ** 53n - 1n, 0],
+  ] as const) {
+    await expect("OUT_OF_RANGE", "CreateVolume", createOf(of(fsType, required, limit)));
+  }
+  const byParameter = { ...of("", MIB, 299 * MIB), parameters: { repl: "1", fsType: "xfs" } };
+  await expect("OUT_OF_RANGE", "CreateVolume", createOf(byParameter));
+  assert.deepEqual(rest.changes, []);
+  await ok("CreateVolume", createOf(of("xfs", MIB, 300 * MIB)));
+});
+
 test("CreateVolume passes no secret on, and answers with what was made", async (t) => {
   const { rest, ok } = await start(t);
   const requisite = [{ segments: { "topology.kubernetes.io/zone": "a" } }];

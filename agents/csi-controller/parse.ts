@@ -5,6 +5,7 @@
  * `resource-exhausted` where the specification says so) with the field's name, before anything is asked of anyone.
  */
 import {
+  type FileSystem,
   PARAMETER,
   POOL_LABEL,
   PUBLISH_CONTEXT_KEYS,
@@ -24,6 +25,7 @@ import {
   type VolumeCapability,
 } from "#common/proto/generated/csi/v1/csi_pb.ts";
 import { toSafeNumber } from "#common/units.ts";
+import { VOLUME_GRANULE_BYTES, volumeSizeFor, volumeSizeMin } from "#common/volume_size.ts";
 
 type StringMap = Readonly<Record<string, string>>;
 
@@ -106,18 +108,57 @@ function parseReplicas(what: string, parameters: StringMap): number {
   return replicas;
 }
 
-export type Size = { readonly bytes: number; readonly limitBytes: number | null };
+export type Size = {
+  /** What is asked of the control plane: rounded up to what it makes, and to what the file system takes. */
+  readonly bytes: number;
+  readonly requiredBytes: number;
+  readonly limitBytes: number | null;
+};
 
-/** @throws {SvcError} `invalid-argument`, `out-of-range` */
-export function parseSize(what: string, range: CapacityRange | undefined): Size {
+/** The file system that a volume is to hold; null: none, it is used as a block device. Of several the most demanding. */
+export function fileSystemsOf(
+  capabilities: readonly VolumeCapability[],
+  parameters: StringMap,
+): (FileSystem | null)[] {
+  return capabilities.map(({ accessType }) =>
+    accessType.case === "mount"
+      ? parseFileSystem(accessType.value.fsType || (parameters[PARAMETER.fsType] ?? ""))
+      : null,
+  );
+}
+
+/**
+ * A volume is never smaller than what can be used the way that is asked for: a claim that is bound and can never be
+ * mounted helps nobody.
+ * @throws {SvcError} `invalid-argument`, `out-of-range`
+ */
+export function parseSize(
+  what: string,
+  range: CapacityRange | undefined,
+  fileSystems: readonly (FileSystem | null)[] = [],
+): Size {
   const { requiredBytes = 0n, limitBytes = 0n } = range ?? {};
   if (requiredBytes < 0n || limitBytes < 0n) throw refuse(what, "capacity range is negative");
   if (requiredBytes === 0n) throw refuse(what, "required_bytes of the capacity range is missing");
   if (limitBytes !== 0n && limitBytes < requiredBytes) {
     throw new SvcError("out-of-range", `Cannot ${what}: limit_bytes is below required_bytes`);
   }
+  const required = toSafeNumber(requiredBytes);
+  const least = Math.max(...[null, ...fileSystems].map(volumeSizeMin));
+  const bytes = volumeSizeFor(Math.max(required, least));
+  if (limitBytes !== 0n && BigInt(bytes) > limitBytes) {
+    const why =
+      required < least
+        ? `${least} bytes are the least that it can be used with`
+        : `sizes are rounded up to ${VOLUME_GRANULE_BYTES} bytes`;
+    throw new SvcError(
+      "out-of-range",
+      `Cannot ${what}: it would have ${bytes} bytes (${why}), and limit_bytes is ${limitBytes}`,
+    );
+  }
   return {
-    bytes: toSafeNumber(requiredBytes),
+    bytes,
+    requiredBytes: required,
     limitBytes: limitBytes === 0n ? null : Number(limitBytes), // only compared with
   };
 }
@@ -173,6 +214,7 @@ export function whyUnconfirmed(
 export type VolumeWish = {
   readonly uuid: string;
   readonly body: CreateVolumeBody;
+  readonly requiredBytes: number;
   readonly limitBytes: number | null;
 };
 
@@ -194,8 +236,9 @@ export function parseCreateVolume(
   }
   if (request.volumeCapabilities.length === 0) throw refuse(what, "it has no capabilities");
   for (const capability of request.volumeCapabilities) checkCapability(what, capability);
-  const { bytes, limitBytes } = parseSize(what, request.capacityRange);
   const { replicas, thin, group } = checkParameters(what, parameters);
+  const fileSystems = fileSystemsOf(request.volumeCapabilities, parameters);
+  const { bytes, ...range } = parseSize(what, request.capacityRange, fileSystems);
   const body: CreateVolumeBody = {
     policy: { self_heal: true },
     replicas,
@@ -215,7 +258,7 @@ export function parseCreateVolume(
       `Cannot ${what}: no requisite topology has nodes that can use it`,
     );
   }
-  return { uuid, body, limitBytes };
+  return { uuid, body, ...range };
 }
 
 /** @throws {SvcError} `aborted` when it is not a token that an earlier page returned */

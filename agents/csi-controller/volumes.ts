@@ -29,7 +29,7 @@ export async function findVolume(
 }
 
 /** @throws {SvcError} `already-exists` when the volume differs from the wish, `aborted` while it comes or goes */
-function checkSame({ spec }: Volume, { uuid, body, limitBytes }: VolumeWish): void {
+function checkSame({ spec }: Volume, { uuid, body, requiredBytes, limitBytes }: VolumeWish): void {
   const refuse = (why: string) =>
     new SvcError("already-exists", `Cannot create volume ${uuid}: it exists, but ${why}`);
   if (spec.status === "Creating" || spec.status === "Deleting") {
@@ -41,7 +41,8 @@ function checkSame({ spec }: Volume, { uuid, body, limitBytes }: VolumeWish): vo
     throw refuse(`has ${spec.num_replicas} replicas, not ${body.replicas}`);
   }
   const limit: Size["limitBytes"] = limitBytes;
-  if (spec.size < body.size || (limit !== null && spec.size > limit)) {
+  // One that was made before sizes were rounded up has just what was asked for.
+  if (spec.size < requiredBytes || (limit !== null && spec.size > limit)) {
     throw refuse(`has ${spec.size} bytes, which is not in the range that is asked for`);
   }
   if (spec.thin !== body.thin) throw refuse(`is ${spec.thin ? "thin" : "thick"}`);

@@ -31,6 +31,7 @@ import { poolService } from "./services/pool.ts";
 import { poolHealthService } from "./services/pool_health.ts";
 import { replicaService } from "./services/replica.ts";
 import { statsService } from "./services/stats.ts";
+import { targetHostsService } from "./services/target_hosts.ts";
 import { VERSION } from "./version.ts";
 
 /** What agent-core is told: a wildcard address helps nobody, the target's does. */
@@ -85,6 +86,7 @@ async function serve({ config, engine, news, log }: Parts, stop: AbortSignal) {
     nexusService(engine),
     statsService(engine),
     latencyService(engine),
+    targetHostsService(engine),
     jsonService(),
   ]);
   identity.grpcEndpoint = advertised(config.grpcAddress, server.port, config.engine.targetAddress);

@@ -83,6 +83,8 @@ const PoolSchema = Type.Object({
   diskCapacity: u64,
   clusterSize: integer,
   pageSize: integer,
+  /** Of its disk, and so of its replicas. */
+  blockSize: integer,
   faulted: flag,
   /** What its disk did wrong since the pool was loaded; writes: all that changes the medium, and flushes. */
   readErrors: u64,
@@ -151,6 +153,8 @@ const NexusSchema = Type.Object({
   rebuilds: integer,
   children: Type.Array(ChildSchema),
   allowedHosts: texts,
+  /** Controllers that hosts have now. */
+  connectedHosts: integer,
 });
 const IoStatsSchema = Type.Object({
   readOps: u64,

@@ -16,7 +16,15 @@ import { healthToWire } from "./services/pool_health.ts";
 
 const WELL: PoolInfo = {
   ...{ name: "p1", uuid: "22222222-2222-4222-8222-222222222222", disks: ["aio:///dev/sdb"] },
-  ...{ capacity: 1n, used: 0n, committed: 0n, diskCapacity: 2n, clusterSize: 1, pageSize: 4096 },
+  ...{
+    capacity: 1n,
+    used: 0n,
+    committed: 0n,
+    diskCapacity: 2n,
+    clusterSize: 1,
+    pageSize: 4096,
+    blockSize: 512,
+  },
   ...{ faulted: false, readErrors: 0n, writeErrors: 0n, slowRequests: 0n, waitingMs: 0n },
   ...{ sinceLastErrorMs: null, sinceLastSlowMs: null },
   ...{ lastErrorOffset: 0n, lastErrorLength: 0n, lastErrorNumber: 0, lastErrorWasRead: false },

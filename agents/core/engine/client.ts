@@ -20,6 +20,10 @@ export type PoolState = {
   readonly used: number;
   /** Sum of the sizes of its replicas, thin ones in full. */
   readonly committed: number;
+  /** Bytes; 0 or left out: its engine does not tell. */
+  readonly clusterSize?: number;
+  /** Of its disk, and so of its replicas; left out: not known. */
+  readonly blockSize?: number;
   /** Why it is not Online, where its engine says so. */
   readonly trouble?: PoolTrouble;
 };
@@ -156,6 +160,8 @@ export interface EngineClient {
   probe(): Promise<{ readonly instanceUuid: string | null }>;
   /** Everything it has. */
   load(): Promise<Snapshot>;
+  /** How many hosts are connected to each of its nexuses; null: it does not tell. */
+  targetHosts(): Promise<ReadonlyMap<string, number> | null>;
   blockDevices(options: { readonly all: boolean }): Promise<BlockDevice[]>;
   createPool(request: CreatePool): Promise<PoolState>;
   importPool(request: CreatePool): Promise<PoolState>;

@@ -6,6 +6,7 @@
  */
 import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
 import type { PoolHealth } from "#common/proto/generated/mayastor/ext/v1/pool_health_pb.ts";
+import type { Bdev } from "#common/proto/generated/mayastor/v1/bdev_pb.ts";
 import { ShareProtocol } from "#common/proto/generated/mayastor/v1/common_pb.ts";
 import type { BlockDevice as WireDevice } from "#common/proto/generated/mayastor/v1/host_pb.ts";
 import {
@@ -70,25 +71,51 @@ const CHILD_REASON: ReadonlyMap<number, ChildReason> = new Map<number, ChildReas
   [ChildStateReason.ADMIN_FAILED, "AdminFailed"],
 ]);
 
-/** The reasons that an engine gives, by pool; bounded, since they are shown to people. */
-export function toTroubles(pools: readonly PoolHealth[]): ReadonlyMap<string, PoolTrouble> {
+/** Of a pool, beside what the published message says. */
+export type PoolExtra = { readonly trouble?: PoolTrouble; readonly blockSize?: number };
+export type PoolExtras = (pools: readonly Pool[]) => Promise<ReadonlyMap<string, PoolExtra>>;
+
+/** What an engine of ours tells, by pool; texts are bounded, since they are shown to people. */
+export function toPoolExtras(health: readonly PoolHealth[]): PoolExtras {
+  const extras = new Map(
+    health.map(({ name, reasonCode, reason, nextStep, blockSize }): [string, PoolExtra] => {
+      const trouble = {
+        code: reasonCode.slice(0, CODE_LENGTH_MAX),
+        message: reason.slice(0, TEXT_LENGTH_MAX),
+        nextStep: nextStep.slice(0, TEXT_LENGTH_MAX),
+      };
+      const size = blockSize > 0 ? { blockSize } : {};
+      return [name, reasonCode === "" ? size : { ...size, trouble }];
+    }),
+  );
+  return async () => extras;
+}
+
+/** The device in a disk's URI. */
+function devicePath(disk: string): string {
+  return disk.replace(/^[a-z]+:\/\/(?=\/)/, "").replace(/\?.*$/, "");
+}
+
+/** Other makes of engine tell the block size of their pools' disks only among all their bdevs. */
+export function bdevBlockSizes(
+  pools: readonly Pick<Pool, "name" | "disks">[],
+  bdevs: readonly Pick<Bdev, "name" | "uri" | "blkSize">[],
+): ReadonlyMap<string, PoolExtra> {
+  const sizes = new Map<string, number>();
+  for (const { name, uri, blkSize } of bdevs) {
+    for (const path of [name, devicePath(uri)]) if (path !== "") sizes.set(path, blkSize);
+  }
   return new Map(
-    pools
-      .filter(({ reasonCode }) => reasonCode !== "")
-      .map(({ name, reasonCode, reason, nextStep }) => [
-        name,
-        {
-          code: reasonCode.slice(0, CODE_LENGTH_MAX),
-          message: reason.slice(0, TEXT_LENGTH_MAX),
-          nextStep: nextStep.slice(0, TEXT_LENGTH_MAX),
-        },
-      ]),
+    pools.flatMap(({ name, disks }): [string, PoolExtra][] => {
+      const blockSize = sizes.get(devicePath(disks[0] ?? ""));
+      return blockSize ? [[name, { blockSize }]] : [];
+    }),
   );
 }
 
-export function toPool(node: string, pool: Pool, trouble?: PoolTrouble): PoolState {
+export function toPool(node: string, pool: Pool, extra: PoolExtra = {}): PoolState {
   return {
-    ...(trouble ? { trouble } : {}),
+    ...extra,
     id: pool.name,
     uuid: pool.uuid,
     node,
@@ -97,6 +124,7 @@ export function toPool(node: string, pool: Pool, trouble?: PoolTrouble): PoolSta
     capacity: toSafeNumber(pool.capacity),
     used: toSafeNumber(pool.used),
     committed: toSafeNumber(pool.committed),
+    clusterSize: pool.clusterSize,
   };
 }
 

@@ -26,6 +26,7 @@ function fence(client: EngineClient, node: string, leads: Leads): EngineClient {
   return {
     probe: () => client.probe(),
     load: () => client.load(),
+    targetHosts: () => client.targetHosts(),
     blockDevices: (options) => client.blockDevices(options),
     createPool: (request) => led("create a pool", () => client.createPool(request)),
     importPool: (request) => led("import a pool", () => client.importPool(request)),

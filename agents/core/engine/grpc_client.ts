@@ -5,8 +5,10 @@
  * (timeouts.ts); an answer that makes no sense is a failure of that engine, never of ours.
  */
 import type { Clock } from "#common/clock.ts";
-import { SvcError } from "#common/errors.ts";
+import { isKind, SvcError } from "#common/errors.ts";
 import { PoolHealthRpc } from "#common/proto/generated/mayastor/ext/v1/pool_health_pb.ts";
+import { TargetHostsRpc } from "#common/proto/generated/mayastor/extension/v1/target_hosts_pb.ts";
+import { BdevRpc } from "#common/proto/generated/mayastor/v1/bdev_pb.ts";
 import { ShareProtocol } from "#common/proto/generated/mayastor/v1/common_pb.ts";
 import { HostRpc } from "#common/proto/generated/mayastor/v1/host_pb.ts";
 import {
@@ -16,12 +18,20 @@ import {
   NexusRpc,
   NvmeReservation,
 } from "#common/proto/generated/mayastor/v1/nexus_pb.ts";
-import { PoolRpc } from "#common/proto/generated/mayastor/v1/pool_pb.ts";
+import { type Pool, PoolRpc } from "#common/proto/generated/mayastor/v1/pool_pb.ts";
 import { ReplicaRpc } from "#common/proto/generated/mayastor/v1/replica_pb.ts";
 import { callsOn, grpcTarget, openChannel } from "#common/rpc/grpc.ts";
 import type { NvmfConfig } from "#common/types/nexus.ts";
 import type { EngineClient, EngineConnector } from "./client.ts";
-import { toDevice, toNexus, toPool, toReplica, toTroubles } from "./convert.ts";
+import {
+  bdevBlockSizes,
+  type PoolExtras,
+  toDevice,
+  toNexus,
+  toPool,
+  toPoolExtras,
+  toReplica,
+} from "./convert.ts";
 import { type TimeoutConfig, timeoutMs } from "./timeouts.ts";
 
 const ENGINE_PORT = 10124;
@@ -64,6 +74,8 @@ function connect(options: {
   const host = callsOn(channel, HostRpc, settings);
   const pools = callsOn(channel, PoolRpc, settings);
   const health = callsOn(channel, PoolHealthRpc, settings);
+  const bdevs = callsOn(channel, BdevRpc, settings);
+  const hosts = callsOn(channel, TargetHostsRpc, settings);
   const replicas = callsOn(channel, ReplicaRpc, settings);
   const nexuses = callsOn(channel, NexusRpc, settings);
   const within = (kind: Parameters<typeof timeoutMs>[0]) => ({
@@ -74,23 +86,38 @@ function connect(options: {
     return toNexus(node, nexus);
   };
 
+  /** What the published message of a pool does not say. Without it everything works all the same. */
+  const poolExtras = async (): Promise<PoolExtras> => {
+    try {
+      return toPoolExtras((await health.listPoolHealth({})).pools);
+    } catch {
+      return async (pools) => {
+        try {
+          return bdevBlockSizes(pools, (await bdevs.list({})).bdevs);
+        } catch {
+          return new Map();
+        }
+      };
+    }
+  };
+  const poolOf = async (pool: Pool) =>
+    toPool(node, pool, (await (await poolExtras())([pool])).get(pool.name));
+
   return {
     probe: async () => {
       const info = await host.getMayastorInfo({}, within("probe"));
       return { instanceUuid: info.registrationInfo?.instanceUuid ?? null };
     },
     load: async () => {
-      const [pool, replica, nexus, troubles] = await Promise.all([
-        pools.listPools({}),
+      const extras = poolExtras();
+      const [replica, nexus] = await Promise.all([
         replicas.listReplicas({}),
         nexuses.listNexus({}),
-        // Engines of other makes do not know it; without reasons everything works all the same.
-        health.listPoolHealth({}).then(
-          (answer) => toTroubles(answer.pools),
-          () => toTroubles([]),
-        ),
       ]);
-      const loaded = pool.pools.map((state) => toPool(node, state, troubles.get(state.name)));
+      // After the replicas: the figures of the pools include at least those that were listed.
+      const pool = await pools.listPools({});
+      const extra = await (await extras)(pool.pools);
+      const loaded = pool.pools.map((state) => toPool(node, state, extra.get(state.name)));
       const statusOf = new Map(loaded.map((state) => [state.id, state.status]));
       return {
         pools: loaded,
@@ -100,14 +127,23 @@ function connect(options: {
         nexuses: nexus.nexusList.map((state) => toNexus(node, state)),
       };
     },
+    targetHosts: async () => {
+      try {
+        const { targets } = await hosts.listTargetHosts({});
+        return new Map(targets.map(({ nexusUuid, connected }) => [nexusUuid, connected]));
+      } catch (error) {
+        if (isKind(error, "unimplemented")) return null;
+        throw error;
+      }
+    },
     blockDevices: async ({ all }) => {
       const { devices } = await host.listBlockDevices({ all });
       return devices.map(toDevice);
     },
     createPool: async ({ id, disks }) =>
-      toPool(node, await pools.createPool({ name: id, disks: [...disks] }, within("pool"))),
+      await poolOf(await pools.createPool({ name: id, disks: [...disks] }, within("pool"))),
     importPool: async ({ id, disks }) =>
-      toPool(node, await pools.importPool({ name: id, disks: [...disks] }, within("pool"))),
+      await poolOf(await pools.importPool({ name: id, disks: [...disks] }, within("pool"))),
     destroyPool: async (id) => {
       await pools.destroyPool({ name: id }, within("pool"));
     },

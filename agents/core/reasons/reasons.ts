@@ -8,6 +8,7 @@
 import type { StatusReason } from "#common/openapi/model.ts";
 import type { SpecPhase } from "#common/types/stored.ts";
 import { type VolumeSpec, volumeOperationName } from "#common/types/volume.ts";
+import type { DrainProgress } from "../context.ts";
 import type {
   ChildReason,
   ChildState,
@@ -46,6 +47,25 @@ export function nodeReason(id: string, view: NodeView | undefined): Reason {
   }
   const message = `Node ${id} has left, or its engine is just being read again.`;
   return reason("engine-left", message, RESTART_ENGINE, since);
+}
+
+/** A node that is being drained is well; its reason says how far that has come. */
+export function drainReason(id: string, progress: DrainProgress | undefined): Reason {
+  const { moving = 0, waiting = 0, waitMs = null, why } = progress ?? {};
+  if (waiting > 0) {
+    const message = `Node ${id} is being drained: hosts are still connected to ${waiting} of its old targets.`;
+    const seconds = Math.ceil((waitMs ?? 0) / 1000);
+    const next = `Wait until they have left for the new targets, ${seconds} s at most.`;
+    return reason("draining", message, next);
+  }
+  const left =
+    moving > 0 ? `${moving} targets are still to be moved` : "its targets are being moved";
+  const message = `Node ${id} is being drained: ${left}${why === undefined ? "." : `; last failure: ${why}`}`;
+  const next =
+    why === undefined
+      ? "Wait until they have been moved."
+      : "It is tried again by itself; give its volumes another node that is online and not cordoned.";
+  return reason("draining", message, next);
 }
 
 export type PoolFacts = {

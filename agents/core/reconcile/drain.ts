@@ -2,24 +2,27 @@
  * Drain: moves the targets off a node; replicas stay.
  *
  * Invariants: a volume is noted in the node's spec before its target is moved, so that a crash in between leaves no
- * old target that nobody knows of; the node is Drained when its old targets are gone, or 120 s after draining began
- * (the clock restarts with the agent).
+ * old target that nobody knows of; an old target goes as soon as no host is connected to it; the node is Drained when they
+ * are gone, or 120 s after draining began (the clock restarts with the agent).
  */
 import { toSvcError } from "#common/errors.ts";
-import { isShutdown } from "#common/types/nexus.ts";
+import { isShutdown, type NexusSpec } from "#common/types/nexus.ts";
 import { isDraining, markDrained, type NodeSpec } from "#common/types/node.ts";
 import type { VolumeSpec } from "#common/types/volume.ts";
-import type { Core } from "../context.ts";
+import type { Core, DrainProgress } from "../context.ts";
 import { destroyShutdownTargets, republishVolume } from "../volume/ops.ts";
 import type { Recreate } from "../volume/target.ts";
 import { mergeOutcomes, type Outcome } from "./loop.ts";
 
 const OLD_TARGETS_MS_MAX = 120_000;
+/** How often it is looked whether hosts have left. */
+const HOSTS_LOOK_MS = 1000;
 
 export class DrainReconciler {
   readonly #core: Core;
   readonly #recreate: Recreate;
   readonly #startedMs = new Map<string, number>();
+  readonly #said = new Map<string, string>();
 
   constructor(core: Core, recreate: Recreate) {
     this.#core = core;
@@ -33,6 +36,8 @@ export class DrainReconciler {
       if (signal.aborted) break;
       if (!isDraining(node)) {
         this.#startedMs.delete(node.id);
+        this.#said.delete(node.id);
+        this.#core.drains.delete(node.id);
         continue;
       }
       if (!this.#startedMs.has(node.id)) this.#startedMs.set(node.id, clock.monotonicMs());
@@ -54,6 +59,8 @@ export class DrainReconciler {
     let moved = false;
     for (const { uuid, target } of this.#targetsOn(node.id)) {
       if (signal.aborted) break;
+      const moving = this.#targetsOn(node.id).length;
+      this.#say(node.id, { moving, waiting: 0, waitMs: null });
       const frontendNode = target?.frontend.host_acl[0]?.node_name ?? "";
       const request = { node: null, protocol: "nvmf", reuseExisting: false, frontendNode } as const;
       try {
@@ -62,7 +69,10 @@ export class DrainReconciler {
         moved = true;
       } catch (error) {
         const fields = { "node.id": node.id, "volume.uuid": uuid };
-        log.warn("target cannot be moved yet", { ...fields, error: toSvcError(error) });
+        const failure = toSvcError(error);
+        log.warn("target cannot be moved yet", { ...fields, error: failure });
+        const why = `volume ${uuid}: ${failure.message}`;
+        this.#say(node.id, { moving, waiting: 0, waitMs: null, why });
       }
     }
     return moved;
@@ -81,7 +91,8 @@ export class DrainReconciler {
   }
 
   async #finish(id: string): Promise<void> {
-    const { specs, clock, log } = this.#core;
+    const core = this.#core;
+    const { specs, clock, log } = core;
     const spec = specs.nodes.get(id);
     if (!isDraining(spec) || this.#targetsOn(id).length > 0) return;
     const nowMs = clock.monotonicMs();
@@ -91,15 +102,51 @@ export class DrainReconciler {
       .all()
       .filter((nexus) => nexus.node === id && isShutdown(nexus))
       .filter((nexus) => nexus.owner !== null && volumes.has(nexus.owner));
-    if (left.length > 0 && nowMs - startedMs < OLD_TARGETS_MS_MAX) return;
-    for (const nexus of left) {
+    const isOver = nowMs - startedMs >= OLD_TARGETS_MS_MAX;
+    const idle = isOver ? left : await this.#withoutHosts(id, left);
+    const waiting = left.length - idle.length;
+    if (waiting > 0) {
+      const waitMs = startedMs + OLD_TARGETS_MS_MAX - nowMs;
+      this.#say(id, { waiting, moving: 0, waitMs });
+      core.wakeIn(Math.min(HOSTS_LOOK_MS, waitMs));
+    }
+    for (const nexus of idle) {
       if (nexus.owner === null) continue;
       await destroyShutdownTargets(this.#core, nexus.owner).catch((error: unknown) => {
         log.warn("old target stays", { "nexus.uuid": nexus.uuid, error: toSvcError(error) });
       });
     }
+    if (waiting > 0) return;
     await specs.nodes.put(markDrained(spec));
     this.#startedMs.delete(id);
+    this.#said.delete(id);
+    core.drains.delete(id);
     log.info("node is drained", { "node.id": id });
+  }
+
+  /** Those of the old targets that nobody would miss. An engine that does not tell is taken to have hosts. */
+  async #withoutHosts(node: string, left: readonly NexusSpec[]): Promise<NexusSpec[]> {
+    if (left.length === 0) return [];
+    const { registry, log } = this.#core;
+    try {
+      const hosts = await registry.engine(node).targetHosts();
+      return hosts === null ? [] : left.filter(({ uuid }) => (hosts.get(uuid) ?? 0) === 0);
+    } catch (error) {
+      log.info("hosts of old targets are not known", { "node.id": node, error: toSvcError(error) });
+      return [];
+    }
+  }
+
+  /** Where operators look: in the node's state, and in the log whenever it changes. */
+  #say(node: string, progress: DrainProgress): void {
+    const { drains, log } = this.#core;
+    drains.set(node, progress);
+    const { moving, waiting } = progress;
+    const text = `${moving} ${waiting}`;
+    if (this.#said.get(node) === text) return;
+    this.#said.set(node, text);
+    log.info("node is being drained", {
+      ...{ "node.id": node, "targets.to_move": moving, "targets.with_hosts": waiting },
+    });
   }
 }

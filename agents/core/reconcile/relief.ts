@@ -13,7 +13,7 @@ import type { VolumeSpec } from "#common/types/volume.ts";
 import { type Core, hasRebuildSlot } from "../context.ts";
 import type { NexusState } from "../engine/client.ts";
 import { childOf, replicasOfVolume } from "../scheduling/snapshot.ts";
-import { attachReplica, createReplicas, placesFor, removeReplica } from "../volume/replicas.ts";
+import { attachReplica, createReplicaOn, placesFor, removeReplica } from "../volume/replicas.ts";
 import { forEach } from "./each.ts";
 import { hasRoom } from "./hot_spare.ts";
 import type { Outcome } from "./loop.ts";
@@ -88,7 +88,7 @@ function fullChildren(core: Core): FullChild[] {
         ...{ volume: volume.uuid, replica: spec.uuid, pool: poolOf(spec) },
         allocated: seen.space?.allocated ?? seen.size,
         canReturn: hasRoom(core, volume, spec.uuid),
-        canMove: isWhole(core, all) && placesFor(core, volume, spec.uuid).length > 0,
+        canMove: isWhole(core, all) && placesFor(core, volume, spec.uuid).pools.length > 0,
         isBusy: isBusy(all),
       });
     }
@@ -99,10 +99,7 @@ function fullChildren(core: Core): FullChild[] {
 async function move(core: Core, { volume: uuid, replica, pool }: FullChild): Promise<void> {
   const volume = core.specs.volumes.get(uuid);
   const nexus = core.specs.nexuses.get(volume.target?.nexus ?? "");
-  const candidates = placesFor(core, volume, replica);
-  const { created, lastError } = await createReplicas(core, volume, { candidates, count: 1 });
-  const [successor] = created;
-  if (successor === undefined) throw lastError;
+  const successor = await createReplicaOn(core, volume, placesFor(core, volume, replica));
   // What fails or stops from here on leaves one too many: the hot spare keeps whichever is the nexus's child.
   await attachReplica(core, nexus, successor);
   await removeReplica(core, volume, replica);

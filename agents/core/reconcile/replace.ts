@@ -11,7 +11,7 @@ import { childOf, replicasOfVolume } from "../scheduling/snapshot.ts";
 import { inheritPauses, isReplicaFailing } from "../volume/fault_memory.ts";
 import {
   attachReplica,
-  createReplicas,
+  createReplicaOn,
   placesFor,
   planAttach,
   planRemoval,
@@ -41,14 +41,11 @@ export async function replaceFailing(core: Core, seen: Seen): Promise<Outcome> {
   if (replicasOfVolume(core, volume.uuid).length > volume.num_replicas) {
     return await attachSuccessor(core, seen);
   }
-  const candidates = placesFor(core, volume, failing.uuid).filter(
-    ({ status }) => status === "Online",
-  );
+  const { pools, request } = placesFor(core, volume, failing.uuid);
+  const candidates = pools.filter(({ status }) => status === "Online");
   // A replica that may not be rebuilt yet would be of no use yet.
   if (candidates.length === 0 || !hasRebuildSlot(core)) return "idle";
-  const { created, lastError } = await createReplicas(core, volume, { candidates, count: 1 });
-  const [successor] = created;
-  if (successor === undefined) throw lastError;
+  const successor = await createReplicaOn(core, volume, { pools: candidates, request });
   await inheritPauses(core, { from: failing.uuid, to: successor });
   core.log.warn("replica on a failing disk is made anew elsewhere", {
     ...{ "volume.uuid": volume.uuid, "replica.uuid": failing.uuid },

@@ -42,6 +42,8 @@ type NodeEntry = {
   generation: number;
   readonly pools: Map<string, PoolState>;
   readonly replicas: Map<string, ReplicaState>;
+  /** Replicas as they were when the node was read in full: those that the figures of its pools include. */
+  readonly counted: Map<string, ReplicaState>;
   readonly nexuses: Map<string, NexusState>;
   readonly importFailures: Map<string, ImportFailure>;
 };
@@ -100,6 +102,7 @@ export class Registry {
     entry.generation += 1;
     entry.pools.clear();
     entry.replicas.clear();
+    entry.counted.clear();
     entry.nexuses.clear();
     entry.importFailures.clear();
   }
@@ -148,6 +151,7 @@ export class Registry {
     fill(entry.pools, snapshot.pools, (pool) => pool.id);
     for (const pool of snapshot.pools) entry.importFailures.delete(pool.id);
     fill(entry.replicas, snapshot.replicas, (replica) => replica.uuid);
+    fill(entry.counted, snapshot.replicas, (replica) => replica.uuid);
     fill(entry.nexuses, snapshot.nexuses, (nexus) => nexus.uuid);
     entry.view = { ...entry.view, loadedAtMs: this.#clock.monotonicMs() };
     return true;
@@ -217,6 +221,17 @@ export class Registry {
     return this.#first((entry) => entry.pools.get(id));
   }
 
+  /** Replicas that came and went since the node was read in full: what the figures of its pools do not show yet. */
+  sinceRead(node: string): { readonly came: ReplicaState[]; readonly went: ReplicaState[] } {
+    const entry = this.#nodes.get(node);
+    if (!entry) return { came: [], went: [] };
+    const { replicas, counted } = entry;
+    return {
+      came: [...replicas.values()].filter(({ uuid }) => !counted.has(uuid)),
+      went: [...counted.values()].filter(({ uuid }) => !replicas.has(uuid)),
+    };
+  }
+
   replica(uuid: string): ReplicaState | undefined {
     return this.#first((entry) => entry.replicas.get(uuid));
   }
@@ -246,6 +261,7 @@ export class Registry {
       generation: 0,
       pools: new Map(),
       replicas: new Map(),
+      counted: new Map(),
       nexuses: new Map(),
       importFailures: new Map(),
     };

@@ -21,6 +21,8 @@ export type PoolItem = {
   readonly capacity: number;
   readonly free: number;
   readonly committed: number;
+  /** Of its disk; null: not known. */
+  readonly blockSize: number | null;
   readonly replicaCount: number;
   /** Replicas of the same affinity group on this pool and on this node. */
   readonly groupOnPool: number;
@@ -28,7 +30,10 @@ export type PoolItem = {
 };
 
 export type ReplicaRequest = {
+  /** Of the replica: the volume's, and what its target keeps for itself. */
   readonly size: number;
+  /** Of the volume's other replicas; null: there are none, or it is not known. */
+  readonly blockSize: number | null;
   readonly thin: boolean;
   readonly published: boolean;
   /** null: any node. */
@@ -51,6 +56,11 @@ export type Commitment = {
   readonly volumeCommitment: number;
   readonly volumeCommitmentInitial: number;
 };
+
+/** All the replicas of a volume have blocks of one size: no target can be made of others. */
+function hasBlockSize(pool: PoolItem, { blockSize }: ReplicaRequest): boolean {
+  return blockSize === null || pool.blockSize === null || pool.blockSize === blockSize;
+}
 
 type Filter = (pool: PoolItem, request: ReplicaRequest, limits: Commitment) => boolean;
 
@@ -75,8 +85,15 @@ function withinCommitment(pool: PoolItem, { size }: ReplicaRequest, limits: Comm
   return (pool.committed + size) * 100 < limits.poolCommitment * pool.capacity;
 }
 
+type PoolFilter = {
+  readonly name: string;
+  readonly holds: Filter;
+  /** The rule in figures, where it has any. */
+  readonly figures?: (request: ReplicaRequest, limits: Commitment) => string;
+};
+
 /** In the published order; each name says what must hold. */
-export const POOL_FILTERS: readonly { readonly name: string; readonly holds: Filter }[] = [
+export const POOL_FILTERS: readonly PoolFilter[] = [
   { name: "node is not cordoned", holds: (pool) => !pool.nodeCordoned },
   { name: "node is online", holds: (pool) => pool.nodeOnline },
   {
@@ -88,15 +105,33 @@ export const POOL_FILTERS: readonly { readonly name: string; readonly holds: Fil
     name: "pool is usable",
     holds: (pool) => pool.hasSpec && pool.status !== "Faulted" && pool.status !== "Unknown",
   },
-  { name: "pool is large enough", holds: (pool, { size }) => pool.capacity > size },
+  {
+    name: "pool has the block size of the volume's replicas",
+    holds: hasBlockSize,
+    figures: ({ blockSize }) => `${blockSize} bytes`,
+  },
+  {
+    name: "pool is large enough",
+    holds: (pool, { size }) => pool.capacity > size,
+  },
   { name: "pool has free space", holds: hasFree },
   {
     name: "pool has the labels",
     holds: (pool, { poolLabels }) =>
       Object.entries(poolLabels).every(([key, value]) => pool.labels[key] === value),
   },
-  { name: "pool has free space for a thin volume", holds: hasThinFree },
-  { name: "pool is not overcommitted", holds: withinCommitment },
+  {
+    name: "pool has free space for a thin volume",
+    holds: hasThinFree,
+    figures: ({ size }, { volumeCommitment, volumeCommitmentInitial }) =>
+      `more than ${volumeCommitmentInitial} % of ${size} bytes for the first replicas, what is allocated and ${volumeCommitment} % for others`,
+  },
+  {
+    name: "pool is not overcommitted",
+    holds: withinCommitment,
+    figures: ({ size }, { poolCommitment }) =>
+      `all replicas with another ${size} bytes below ${poolCommitment} % of its capacity`,
+  },
   {
     name: "node holds no replica of the affinity group",
     holds: (pool, { inGroup, replicaCount, groupNodes }) =>
@@ -175,10 +210,11 @@ export function explainPools(
 ): string {
   let left = [...pools];
   const parts = [`${pools.length} pools`];
-  for (const { name, holds } of POOL_FILTERS) {
+  for (const { name, holds, figures } of POOL_FILTERS) {
     const before = left.length;
     left = left.filter((pool) => holds(pool, request, limits));
-    if (left.length < before) parts.push(`${left.length} where ${name}`);
+    if (left.length === before) continue;
+    parts.push(`${left.length} where ${name}${figures ? ` (${figures(request, limits)})` : ""}`);
   }
   return parts.join(", ");
 }
@@ -191,4 +227,16 @@ export function onDistinctNodes(pools: readonly PoolItem[]): PoolItem[] {
     nodes.add(pool.node);
     return true;
   });
+}
+
+/** Of pools with different block sizes those of one: the size of the best pool that has enough others on other nodes. */
+export function ofOneBlockSize(pools: readonly PoolItem[], need: number): readonly PoolItem[] {
+  const sizes = new Set(pools.flatMap(({ blockSize }) => blockSize ?? []));
+  if (sizes.size < 2) return pools;
+  const groups = [...sizes].map((size) =>
+    pools.filter(({ blockSize }) => blockSize === null || blockSize === size),
+  );
+  const reach = (group: readonly PoolItem[]) => onDistinctNodes(group).length;
+  const enough = groups.find((group) => reach(group) >= need);
+  return enough ?? groups.reduce((best, group) => (reach(group) > reach(best) ? group : best));
 }

@@ -12,6 +12,8 @@ export type ReplicaItem = {
   readonly node: string;
   readonly pool: string;
   readonly size: number;
+  /** null: not known. */
+  readonly blockSize: number | null;
   readonly online: boolean;
   readonly poolFree: number;
   /** Of this replica; null while unknown. */
@@ -56,7 +58,40 @@ export function selectForNexus(
       return true;
     });
   const most = info !== null && !info.clean_shutdown ? 1 : replicaCount;
-  return usable.slice(0, most);
+  return sameBlocks(usable).slice(0, most);
+}
+
+/**
+ * A nexus has blocks of one size. Healthy replicas with different ones never were in one nexus: most of them decide, and
+ * of equally many the first.
+ */
+function sameBlocks(replicas: readonly ReplicaItem[]): readonly ReplicaItem[] {
+  const sizes = new Set(replicas.flatMap(({ blockSize }) => blockSize ?? []));
+  if (sizes.size < 2) return replicas;
+  return [...sizes]
+    .map((size) => replicas.filter(({ blockSize }) => blockSize === null || blockSize === size))
+    .reduce((best, group) => (group.length > best.length ? group : best));
+}
+
+/**
+ * Replicas that can never become children of the nexus beside those it has: of another block size, or smaller. Nothing can
+ * have been written to them through it.
+ */
+export function unfitFor(replicas: readonly ReplicaItem[], info: NexusInfo | null): ReplicaItem[] {
+  const children = replicas.filter(({ child }) => child !== null);
+  const blockSizes = new Set(children.flatMap(({ blockSize }) => blockSize ?? []));
+  const least = Math.min(...children.map(({ size }) => size));
+  const isRecorded = ({ uuid }: ReplicaItem) =>
+    info?.children.some((child) => child.uuid === uuid && child.healthy) ?? false;
+  return replicas.filter(
+    (replica) =>
+      replica.online &&
+      replica.child === null &&
+      !isRecorded(replica) &&
+      children.length > 0 &&
+      (replica.size < least ||
+        (replica.blockSize !== null && blockSizes.size > 0 && !blockSizes.has(replica.blockSize))),
+  );
 }
 
 /** Replicas to attach to a live nexus, best first: local, then healthy, then by free space. */

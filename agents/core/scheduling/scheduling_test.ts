@@ -34,6 +34,7 @@ function pool(id: string, change: Partial<PoolItem> = {}): PoolItem {
     capacity: 100 * GIB,
     free: 50 * GIB,
     committed: 50 * GIB,
+    blockSize: 512,
     replicaCount: 1,
     groupOnPool: 0,
     groupOnNode: 0,
@@ -43,6 +44,7 @@ function pool(id: string, change: Partial<PoolItem> = {}): PoolItem {
 
 const THICK: ReplicaRequest = {
   size: 10 * GIB,
+  blockSize: null,
   thin: false,
   published: false,
   allowedNodes: null,
@@ -206,6 +208,7 @@ describe("replicas of a nexus", () => {
     node: `node-of-${uuid}`,
     pool: `pool-of-${uuid}`,
     size: GIB,
+    blockSize: 512,
     online: true,
     poolFree: GIB,
     allocated: null,

@@ -8,11 +8,13 @@ import { childUri, isShutdown, type NexusSpec } from "#common/types/nexus.ts";
 import { isCordoned } from "#common/types/node.ts";
 import { poolOf, type ReplicaSpec } from "#common/types/replica.ts";
 import type { VolumeSpec } from "#common/types/volume.ts";
+import { replicaSizeFor } from "#common/volume_size.ts";
 import { type Core, poolStateOf } from "../context.ts";
 import type { ChildState, NexusState } from "../engine/client.ts";
 import type { NodeItem } from "./node.ts";
 import type { PoolItem, ReplicaRequest } from "./pool.ts";
 import type { ReplicaItem } from "./replica.ts";
+import { blockSizeOfPool, poolSpaces } from "./space.ts";
 
 /** Replicas the volume counts on: those on their way out are garbage collection's. */
 export function replicasOfVolume(core: Core, volume: string): ReplicaSpec[] {
@@ -36,6 +38,43 @@ export function suspectNodes(core: Core, volume: VolumeSpec): string[] {
         nexus.status_info.shutdown_failed || (nexus.uuid !== present && !isShutdown(nexus)),
     )
     .map((nexus) => nexus.node);
+}
+
+/**
+ * The size of a further replica of a volume: as its others. A volume that was made when replicas had no room beside the data
+ * keeps its device as it is: with larger replicas alone the device would grow, and the older ones would fit no more.
+ */
+export function replicaSizeOf(volume: VolumeSpec, owned: readonly ReplicaSpec[]): number {
+  const sizes = owned.map(({ size }) => size);
+  return sizes.length === 0 ? replicaSizeFor(volume.size) : Math.max(...sizes);
+}
+
+/** The block size of a replica: of its pool's disk; null: not known. */
+function blockSizeOfReplica(core: Core, spec: ReplicaSpec): number | null {
+  const pool = core.specs.pools.find(poolOf(spec));
+  return blockSizeOfPool(poolStateOf(core, poolOf(spec)), pool?.disks);
+}
+
+/** Of the replicas that the volume's target has, or, without one, of most; null: nobody knows. */
+export function blockSizeOfVolume(core: Core, volume: VolumeSpec): number | null {
+  const owned = replicasOfVolume(core, volume.uuid);
+  const nexus = volume.target ? core.specs.nexuses.find(volume.target.nexus) : undefined;
+  const used = new Set(
+    nexus?.children.map((child) => ("Replica" in child ? child.Replica.uuid : "")) ?? [],
+  );
+  const inUse = owned.filter(({ uuid }) => used.has(uuid));
+  return (
+    mostCommon(inUse.map((spec) => blockSizeOfReplica(core, spec))) ??
+    mostCommon(owned.map((spec) => blockSizeOfReplica(core, spec)))
+  );
+}
+
+/** Of equally many the smaller. */
+function mostCommon(sizes: readonly (number | null)[]): number | null {
+  const counts = new Map<number, number>();
+  for (const size of sizes) if (size !== null) counts.set(size, (counts.get(size) ?? 0) + 1);
+  const [best] = [...counts].sort(([a, many], [b, more]) => more - many || a - b);
+  return best?.[0] ?? null;
 }
 
 export function nodeOfReplica(core: Core, spec: ReplicaSpec): string | null {
@@ -63,10 +102,15 @@ export function poolItems(core: Core, volume: VolumeSpec): PoolItem[] {
   const ofGroup = replicas.filter(
     ({ owners }) => owners.volume !== null && peers.has(owners.volume),
   );
-  return registry.pools().map((state) => {
+  const replicasOn = new Map<string, number>();
+  for (const replica of replicas) {
+    const pool = poolOf(replica);
+    replicasOn.set(pool, (replicasOn.get(pool) ?? 0) + 1);
+  }
+  return [...poolSpaces(core)].map(([state, { free, committed }]) => {
     const found = specs.pools.find(state.id);
     const spec = found?.node === state.node ? found : undefined; // else it has only the name in common
-    const onPool = replicas.filter((replica) => poolOf(replica) === state.id);
+    const onPool = replicasOn.get(state.id) ?? 0;
     return {
       id: state.id,
       node: state.node,
@@ -76,9 +120,10 @@ export function poolItems(core: Core, volume: VolumeSpec): PoolItem[] {
       hasSpec: spec !== undefined && specs.pools.phase(spec) === "Created",
       labels: spec?.labels ?? {},
       capacity: state.capacity,
-      free: Math.max(0, state.capacity - state.used),
-      committed: state.committed,
-      replicaCount: onPool.length,
+      free,
+      committed,
+      blockSize: blockSizeOfPool(state, found?.disks),
+      replicaCount: onPool,
       groupOnPool: ofGroup.filter((replica) => poolOf(replica) === state.id).length,
       groupOnNode: ofGroup.filter((replica) => nodeOfReplica(core, replica) === state.node).length,
     };
@@ -102,7 +147,8 @@ export function replicaRequest(
   const known = allocations.filter((bytes) => bytes !== undefined);
   const allocated = owned.length === 0 ? 0 : known.length === 0 ? null : Math.max(...known);
   return {
-    size: volume.size,
+    size: replicaSizeOf(volume, owned),
+    blockSize: blockSizeOfVolume(core, volume),
     thin: volume.thin,
     published: volume.target?.active ?? false,
     allowedNodes: node && "Explicit" in node ? node.Explicit.allowed_nodes : null,
@@ -172,6 +218,7 @@ export function replicaItems(core: Core, volume: VolumeSpec): ReplicaItem[] {
       node: nodeOfReplica(core, spec) ?? "",
       pool: poolOf(spec),
       size: state?.size ?? spec.size,
+      blockSize: blockSizeOfReplica(core, spec),
       online: state?.status === "Online" && specs.replicas.phase(spec) === "Created",
       poolFree: pool ? Math.max(0, pool.capacity - pool.used) : 0,
       allocated: state?.space?.allocated ?? null,

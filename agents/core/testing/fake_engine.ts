@@ -23,6 +23,9 @@ import { replicaOfUri } from "../scheduling/snapshot.ts";
 import { FakeData } from "./fake_data.ts";
 
 const GIB = 2 ** 30;
+const CLUSTER_BYTES = 4 * 2 ** 20;
+/** What a nexus keeps of each child for itself. */
+export const NEXUS_OVERHEAD = 5 * 2 ** 20 + 16 * 2 ** 10 + 2 * 512;
 
 type Disk = { pool: string; uuid: string; replicas: Map<string, ReplicaState>; capacity: number };
 type FakeChild = {
@@ -64,6 +67,12 @@ export class FakeEngine {
   readonly nexuses = new Map<string, FakeNexus>();
   /** By pool; those not named are Online. Unknown: its disk does not answer. */
   readonly poolStatus = new Map<string, PoolState["status"]>();
+  /** Of the pools' disks, by pool; 512 where nothing else is said. */
+  readonly blockSizes = new Map<string, number>();
+  /** Tells what the published interface does not: block sizes and connected hosts. */
+  tellsMore = true;
+  /** Connected hosts, by nexus. */
+  readonly hosts = new Map<string, number>();
   instanceUuid: string;
   /** Also when it is asked, not only at its registration. */
   tellsInstance = true;
@@ -291,6 +300,32 @@ export class FakeCluster {
     if (changed) await this.#persist(nexus);
   }
 
+  #homeOf(uri: string): { engine: FakeEngine; replica: ReplicaState } | null {
+    const uuid = replicaOfUri(uri) ?? "";
+    for (const engine of this.engines) {
+      for (const disk of engine.disks.values()) {
+        const replica = disk.replicas.get(uuid);
+        if (replica) return { engine, replica };
+      }
+    }
+    return null;
+  }
+
+  #blockSize(uri: string): number {
+    const home = this.#homeOf(uri);
+    return home?.engine.blockSizes.get(home.replica.pool) ?? 512;
+  }
+
+  /** What a nexus can offer of a child. */
+  #deviceBytes(uri: string): number {
+    return (this.#homeOf(uri)?.replica.size ?? 0) - NEXUS_OVERHEAD;
+  }
+
+  /** The bytes that hosts of the nexus see: as many as were asked for, or as all its first children have. */
+  sizeOf({ request }: FakeNexus): number {
+    return Math.min(request.size, ...request.children.map((uri) => this.#deviceBytes(uri)));
+  }
+
   /** Whether a nexus on `from` reaches the child: on its own node, or shared elsewhere over links that work. */
   #isUp(from: FakeEngine, uri: string): boolean {
     const uuid = replicaOfUri(uri) ?? "";
@@ -385,6 +420,8 @@ export class FakeCluster {
         capacity: disk.capacity,
         used: sum(sizes.map((replica) => replica.space?.allocated ?? replica.size)),
         committed: sum(sizes.map((replica) => replica.size)),
+        clusterSize: CLUSTER_BYTES,
+        ...(engine.tellsMore ? { blockSize: engine.blockSizes.get(disk.pool) ?? 512 } : {}),
       };
     };
     const setReplica = (
@@ -423,6 +460,12 @@ export class FakeCluster {
           ),
           nexuses: [...engine.nexuses.values()].map(state),
         })),
+      targetHosts: () =>
+        call("targetHosts", () =>
+          engine.tellsMore
+            ? new Map([...engine.nexuses.keys()].map((uuid) => [uuid, engine.hosts.get(uuid) ?? 0]))
+            : null,
+        ),
       blockDevices: () => call("blockDevices", () => []),
       createPool: ({ id, disks }) =>
         call("createPool", () => {
@@ -448,10 +491,14 @@ export class FakeCluster {
           const disk = engine.pools.get(pool);
           if (!disk) throw new SvcError("failed-precondition", `pool ${pool} is not loaded`);
           if (disk.replicas.has(uuid)) throw new SvcError("already-exists", "replica exists");
-          const clusterSize = 4 * 1024 * 1024;
-          const allocated = thin ? clusterSize : size;
+          const clusterSize = CLUSTER_BYTES;
+          const whole = Math.ceil(size / clusterSize) * clusterSize;
+          const allocated = thin ? clusterSize : whole;
+          if (allocated > disk.capacity - poolState(disk).used) {
+            throw new SvcError("resource-exhausted", `ENOSPC: pool ${pool} has no room`);
+          }
           const space = {
-            capacity: size,
+            capacity: whole,
             allocated,
             clusterSize,
             clusters: Math.ceil(size / clusterSize),
@@ -463,7 +510,7 @@ export class FakeCluster {
             node: engine.node,
             pool,
             poolUuid: disk.uuid,
-            size,
+            size: whole,
             thin,
             space,
           };
@@ -500,6 +547,10 @@ export class FakeCluster {
           const dead = request.children.find((uri) => !this.#isUp(engine, uri));
           if (dead !== undefined || request.children.length === 0) {
             throw new SvcError("invalid-argument", `cannot open child ${dead ?? ""}`);
+          }
+          const blocks = new Set(request.children.map((uri) => this.#blockSize(uri)));
+          if (blocks.size > 1) {
+            throw new SvcError("invalid-argument", "children have blocks of different sizes");
           }
           const nexus: FakeNexus = {
             request,
@@ -549,6 +600,13 @@ export class FakeCluster {
           const nexus = nexusOf(uuid);
           if (!this.#isUp(engine, uri)) {
             throw new SvcError("invalid-argument", `cannot open child ${uri}`);
+          }
+          const [first] = nexus.children;
+          if (first && this.#blockSize(first.uri) !== this.#blockSize(uri)) {
+            throw new SvcError("invalid-argument", `child ${uri} has another block size`);
+          }
+          if (this.#deviceBytes(uri) < this.sizeOf(nexus)) {
+            throw new SvcError("invalid-argument", `child ${uri} is too small`);
           }
           const child = newChild(uri, "Degraded");
           this.data.reserve(replicaOf(child), uuid);

@@ -13,10 +13,11 @@ import type {
   ReplicaSpec as RestReplicaSpec,
 } from "#common/openapi/model.ts";
 import { childUri, type NexusSpec } from "#common/types/nexus.ts";
-import type { CordonDrain, NodeSpec } from "#common/types/node.ts";
+import { type CordonDrain, isDraining, type NodeSpec } from "#common/types/node.ts";
 import type { PoolSpec } from "#common/types/pool.ts";
 import { poolOf, poolUuidOf, type ReplicaSpec } from "#common/types/replica.ts";
 import { phaseOf } from "#common/types/stored.ts";
+import type { DrainProgress } from "../context.ts";
 import type {
   BlockDevice,
   ChildState,
@@ -26,6 +27,7 @@ import type {
 } from "../engine/client.ts";
 import {
   childReason,
+  drainReason,
   nexusReason,
   nodeReason,
   poolReason,
@@ -46,7 +48,12 @@ function cordonView(state: CordonDrain): CordonDrainState {
 }
 
 /** `state` only once the node was seen since we started. */
-export function nodeView(id: string, spec: NodeSpec | undefined, seen: NodeView | undefined): Node {
+export function nodeView(
+  id: string,
+  spec: NodeSpec | undefined,
+  seen: NodeView | undefined,
+  drain?: DrainProgress,
+): Node {
   const view: Node = { id };
   if (spec) {
     view.spec = { grpcEndpoint: spec.endpoint, id };
@@ -57,7 +64,8 @@ export function nodeView(id: string, spec: NodeSpec | undefined, seen: NodeView 
     view.state = { grpcEndpoint: seen.endpoint, id, status: seen.status };
     if (seen.hostNqn !== null) view.state.node_nqn = seen.hostNqn;
   }
-  const reason = nodeReason(id, seen);
+  const isLeaving = spec !== undefined && isDraining(spec);
+  const reason = nodeReason(id, seen) ?? (isLeaving ? drainReason(id, drain) : null);
   if (reason) (view.state ?? view).status_reason = reason;
   return view;
 }

@@ -4,9 +4,10 @@
  * Invariants: a volume that cannot get all its replicas is not created at all; destroying is always accepted, and
  * what cannot be reached now is garbage from then on. Exported functions take the volume's guard.
  */
-import { SvcError } from "#common/errors.ts";
+import { isKind, SvcError } from "#common/errors.ts";
 import { isShutdown } from "#common/types/nexus.ts";
 import type { TopologySpec, VolumeSpec } from "#common/types/volume.ts";
+import { volumeSizeFor } from "#common/volume_size.ts";
 import { type Core, deleteNexusInfo } from "../context.ts";
 import { destroyNexusLazily, unshareNexus } from "../nexus/ops.ts";
 import { destroyOrDisown, finishReplica } from "../replica/ops.ts";
@@ -14,6 +15,7 @@ import { nexusesOfVolume, replicasOfVolume } from "../scheduling/snapshot.ts";
 import {
   addReplica,
   createReplicas,
+  Places,
   planRemoval,
   poolCandidates,
   removeReplica,
@@ -44,7 +46,7 @@ export type CreateVolumeRequest = {
 function toSpec(request: CreateVolumeRequest): VolumeSpec {
   return {
     uuid: request.uuid,
-    size: request.size,
+    size: volumeSizeFor(request.size),
     labels: request.labels && { ...request.labels },
     num_replicas: request.replicas,
     status: "Creating",
@@ -64,6 +66,7 @@ function checkCreate(request: CreateVolumeRequest): void {
   const refuse = (why: string) =>
     new SvcError("invalid-argument", `Cannot create volume ${uuid}: ${why}`);
   if (size <= 0) throw refuse("its size is 0");
+  volumeSizeFor(size); // not beyond what can be told
   if (replicas < 1) throw refuse("it needs at least 1 replica");
   const node = topology?.node;
   if (node && "Explicit" in node && node.Explicit.allowed_nodes.length < replicas) {
@@ -74,7 +77,8 @@ function checkCreate(request: CreateVolumeRequest): void {
 
 /** The part of a spec that a repeated creation must agree with. */
 function wantedPart(spec: VolumeSpec): string {
-  const { size, num_replicas, thin, policy } = spec;
+  const { num_replicas, thin, policy } = spec;
+  const size = volumeSizeFor(spec.size); // one that was made before sizes were rounded up is the same
   const { labels, topology, affinity_group } = spec;
   return stable({ size, num_replicas, thin, policy, labels, topology, affinity_group });
 }
@@ -124,17 +128,27 @@ async function createHeld(core: Core, wanted: VolumeSpec): Promise<void> {
   }
   const missing = wanted.num_replicas - owned;
   // Fails before anything is written down when there is no room.
-  const candidates = missing > 0 ? poolCandidates(core, wanted, missing, wanted.num_replicas) : [];
-  const spec = found ?? (await specs.volumes.insert(wanted));
-  const { created, lastError } = await createReplicas(core, spec, { candidates, count: missing });
+  const count = Math.max(0, missing);
+  const choice = poolCandidates(core, found ?? wanted, count, wanted.num_replicas);
+  const places = new Places(core, found ?? wanted, { ...choice, count });
+  let spec: VolumeSpec;
+  try {
+    spec = found ?? (await specs.volumes.insert(wanted));
+  } catch (error) {
+    places.release();
+    throw error;
+  }
+  const { created, lastError } = await createReplicas(core, spec, { places, count });
   if (created.length < missing) {
     for (const replica of replicasOfVolume(core, uuid)) await destroyOrDisown(core, replica.uuid);
     await specs.volumes.remove(uuid);
     const have = owned + created.length;
+    // Another took the space meanwhile, or the pools have less than they told: that is want of space, not of order.
+    const full = lastError === null || isKind(lastError, "resource-exhausted");
     throw new SvcError(
-      "failed-precondition",
+      full ? "resource-exhausted" : "failed-precondition",
       `Cannot create volume ${uuid}: ${have} of ${wanted.num_replicas} replicas were created`,
-      { cause: lastError },
+      lastError === null ? {} : { cause: lastError },
     );
   }
   await specs.volumes.commit(uuid);

@@ -10,8 +10,20 @@ import type { VolumeSpec } from "#common/types/volume.ts";
 import { type Core, nexusInfoOf } from "../context.ts";
 import { addChild, removeChild } from "../nexus/ops.ts";
 import { createReplica, destroyOrDisown, makeAccessible } from "../replica/ops.ts";
-import { explainPools, onDistinctNodes, type PoolItem, selectPools } from "../scheduling/pool.ts";
-import { type ReplicaItem, removalCandidate, sortForAttach } from "../scheduling/replica.ts";
+import {
+  explainPools,
+  ofOneBlockSize,
+  onDistinctNodes,
+  type PoolItem,
+  type ReplicaRequest,
+  selectPools,
+} from "../scheduling/pool.ts";
+import {
+  type ReplicaItem,
+  removalCandidate,
+  sortForAttach,
+  unfitFor,
+} from "../scheduling/replica.ts";
 import {
   nodeOfReplica,
   poolItems,
@@ -22,68 +34,151 @@ import {
 } from "../scheduling/snapshot.ts";
 import { isReplicaFailing, pauseLeftMs } from "./fault_memory.ts";
 
+/** Pools that may take replicas, best first, and what was asked of them. */
+export type Choice = { readonly pools: readonly PoolItem[]; readonly request: ReplicaRequest };
+
 /** Pools that may take further replicas, best first, one per node. @throws {SvcError} `resource-exhausted` */
 export function poolCandidates(
   core: Core,
   volume: VolumeSpec,
   need: number,
   wantedCount: number,
-): PoolItem[] {
+): Choice {
   const items = poolItems(core, volume);
   const request = replicaRequest(core, volume, wantedCount);
-  const found = onDistinctNodes(selectPools(items, request, core.config));
-  if (found.length >= need) return found;
+  const fitting = selectPools(items, request, core.config);
+  const pools = onDistinctNodes(ofOneBlockSize(fitting, need));
+  if (pools.length >= need) return { pools, request };
   const why = explainPools(items, request, core.config);
+  const mixed = onDistinctNodes(fitting).length > pools.length;
+  const blocks = mixed ? `, ${pools.length} of which have one block size` : "";
   throw new SvcError(
     "resource-exhausted",
-    `Not enough suitable pools available, ${found.length}/${need} (${why})`,
+    `Not enough suitable pools available for replicas of ${request.size} bytes, ${pools.length}/${need} (${why}${blocks})`,
     { fields: { "volume.uuid": volume.uuid } },
   );
 }
 
 /** Pools that may take a replica instead of the one it has, best first; also another one of its own node. */
-export function placesFor(core: Core, volume: VolumeSpec, replica: string): PoolItem[] {
+export function placesFor(core: Core, volume: VolumeSpec, replica: string): Choice {
   const spec = core.specs.replicas.get(replica);
   const node = nodeOfReplica(core, spec);
-  const request = replicaRequest(core, volume, volume.num_replicas);
-  const moving = node === null ? request : { ...request, movingFrom: { node, pool: poolOf(spec) } };
-  return selectPools(poolItems(core, volume), moving, core.config);
+  const asked = replicaRequest(core, volume, volume.num_replicas);
+  const request = node === null ? asked : { ...asked, movingFrom: { node, pool: poolOf(spec) } };
+  return { pools: selectPools(poolItems(core, volume), request, core.config), request };
 }
 
-/** Makes up to `count` replicas on the candidates, in order; returns those that worked. */
+type Place = { readonly uuid: string; readonly pool: PoolItem };
+
+/**
+ * Places for replicas that are about to be made. Their space is taken in the turn of the event loop in which they are chosen;
+ * a pool that was not among the first ones is judged again when it is its turn.
+ * Invariant: release() is called at the end, whatever came of them: from then on the specs of the replicas count.
+ */
+export class Places {
+  readonly #core: Core;
+  readonly #volume: VolumeSpec;
+  readonly #request: ReplicaRequest;
+  readonly #ready: Place[];
+  readonly #rest: PoolItem[];
+  readonly #reserved: string[] = [];
+
+  constructor(
+    core: Core,
+    volume: VolumeSpec,
+    { pools, request, count }: Choice & { readonly count: number },
+  ) {
+    this.#core = core;
+    this.#volume = volume;
+    this.#request = request;
+    this.#ready = pools.slice(0, count).map((pool) => this.#reserve(pool));
+    this.#rest = pools.slice(count);
+  }
+
+  get size(): number {
+    return this.#request.size;
+  }
+
+  /** The next one to try; null: there is no further one. */
+  next(): Place | null {
+    const ready = this.#ready.shift();
+    if (ready) return ready;
+    for (let pool = this.#rest.shift(); pool; pool = this.#rest.shift()) {
+      const { id, node } = pool;
+      const now = poolItems(this.#core, this.#volume).filter(
+        (item) => item.id === id && item.node === node,
+      );
+      const [still] = selectPools(now, this.#request, this.#core.config);
+      if (still) return this.#reserve(still);
+    }
+    return null;
+  }
+
+  /** It came to nothing: others may have its space. */
+  giveBack({ uuid }: Place): void {
+    this.#core.reservations.delete(uuid);
+  }
+
+  release(): void {
+    for (const uuid of this.#reserved) this.#core.reservations.delete(uuid);
+  }
+
+  #reserve(pool: PoolItem): Place {
+    const uuid = this.#core.random.uuid();
+    const { size } = this.#request;
+    const { thin } = this.#volume;
+    this.#core.reservations.set(uuid, { uuid, pool: pool.id, node: pool.node, size, thin });
+    this.#reserved.push(uuid);
+    return { uuid, pool };
+  }
+}
+
+/** Makes up to `count` replicas on the places, in order; returns those that worked. */
 export async function createReplicas(
   core: Core,
   volume: VolumeSpec,
-  { candidates, count }: { readonly candidates: readonly PoolItem[]; readonly count: number },
+  { places, count }: { readonly places: Places; readonly count: number },
 ): Promise<{ created: string[]; lastError: unknown }> {
   const created: string[] = [];
   let lastError: unknown = null;
-  for (const pool of candidates) {
-    if (created.length >= count) break;
-    const uuid = core.random.uuid();
-    const { size, thin } = volume;
-    try {
-      // Unshared until a target needs it: nobody else may reach it meanwhile.
-      const share = "none";
-      const allowedHosts: string[] = [];
-      const of = {
-        uuid,
-        pool: pool.id,
-        size,
-        thin,
-        volume: volume.uuid,
-        share,
-        allowedHosts,
-      } as const;
-      await createReplica(core, of);
-      created.push(uuid);
-    } catch (error) {
-      lastError = error;
-      const fields = { "volume.uuid": volume.uuid, "pool.id": pool.id, error };
-      core.log.warn("replica cannot be created", fields);
+  try {
+    while (created.length < count) {
+      const place = places.next();
+      if (!place) break;
+      const { uuid, pool } = place;
+      try {
+        // Unshared until a target needs it: nobody else may reach it meanwhile.
+        const of = { uuid, pool: pool.id, size: places.size, thin: volume.thin } as const;
+        await createReplica(core, {
+          ...{ ...of, volume: volume.uuid, share: "none", allowedHosts: [] },
+        });
+        created.push(uuid);
+      } catch (error) {
+        lastError = error;
+        places.giveBack(place);
+        const fields = { "volume.uuid": volume.uuid, "pool.id": pool.id, error };
+        core.log.warn("replica cannot be created", fields);
+      }
     }
+  } finally {
+    places.release();
   }
   return { created, lastError };
+}
+
+/** Makes one replica on one of the pools. @throws {SvcError} when none of them took it */
+export async function createReplicaOn(
+  core: Core,
+  volume: VolumeSpec,
+  choice: Choice,
+): Promise<string> {
+  const places = new Places(core, volume, { ...choice, count: 1 });
+  const { created, lastError } = await createReplicas(core, volume, { places, count: 1 });
+  const [replica] = created;
+  if (replica !== undefined) return replica;
+  throw new SvcError("resource-exhausted", "Cannot create a further replica: no pool took it", {
+    cause: lastError ?? undefined,
+  });
 }
 
 /** The nexus child over a replica, after making it reachable from the nexus's node. */
@@ -111,7 +206,7 @@ export type AttachPlan =
   | { readonly discard: ReplicaItem }
   | null;
 
-/** Which replica is attached next; one whose pool cannot hold the rebuild is discarded instead. */
+/** Which replica is attached next; one that does not fit, or whose pool cannot hold the rebuild, is discarded instead. */
 export async function planAttach(
   core: Core,
   volume: VolumeSpec,
@@ -119,6 +214,8 @@ export async function planAttach(
 ): Promise<AttachPlan> {
   const info = await nexusInfoOf(core, { volume: volume.uuid, nexus: nexus.uuid });
   const items = replicaItems(core, volume);
+  const [unfit] = unfitFor(items, info);
+  if (unfit) return { discard: unfit };
   const suspects = new Set(suspectNodes(core, volume));
   const usable = items.filter((item) => !suspects.has(item.node));
   const pauses = new Map(
@@ -174,15 +271,7 @@ export async function addReplica(
   volume: VolumeSpec,
   wantedCount: number,
 ): Promise<string> {
-  const candidates = poolCandidates(core, volume, 1, wantedCount);
-  const { created, lastError } = await createReplicas(core, volume, { candidates, count: 1 });
-  const [replica] = created;
-  if (replica === undefined) {
-    throw new SvcError("resource-exhausted", "Cannot create a further replica: no pool took it", {
-      cause: lastError,
-    });
-  }
-  return replica;
+  return await createReplicaOn(core, volume, poolCandidates(core, volume, 1, wantedCount));
 }
 
 /** Attaches what is there until the nexus has the wanted number of children; errors are for later passes. */

@@ -17,7 +17,7 @@ import type {
 const MIB = 1024 * 1024;
 const NODES = ["node-1", "node-2"];
 /** Of each node's pool. */
-export const POOL_BYTES = 256 * MIB;
+export const POOL_BYTES = 512 * MIB;
 
 type Answer = readonly [status: number, body: unknown];
 

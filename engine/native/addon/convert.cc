@@ -303,6 +303,7 @@ Napi::Value encode(Napi::Env env, const host::PoolInfo& pool) {
       .u64("diskCapacity", pool.disk_capacity)
       .number("clusterSize", pool.cluster_size)
       .number("pageSize", pool.page_size)
+      .number("blockSize", pool.block_size)
       .flag("faulted", pool.faulted)
       .u64("readErrors", pool.read_errors)
       .u64("writeErrors", pool.write_errors)
@@ -379,6 +380,7 @@ Napi::Value encode(Napi::Env env, const host::NexusStatus& nexus) {
       .number("rebuilds", nexus.rebuilds)
       .value("children", encode(env, nexus.children))
       .texts("allowedHosts", nexus.allowed_hosts)
+      .number("connectedHosts", nexus.connected_hosts)
       .take();
 }
 

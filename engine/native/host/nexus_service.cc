@@ -392,6 +392,8 @@ NexusStatus NexusService::describe(const nexus::Nexus& nexus) const {
     status.allowed_hosts = sharing_.allowed_hosts(nexus.name());
     const auto ana = sharing_.target().ana_state(nqn_of(nexus.name()));
     if (ana.ok()) status.ana_state = static_cast<uint8_t>(ana.value());
+    const auto served = sharing_.target().find(nqn_of(nexus.name()));
+    if (served.ok()) status.connected_hosts = static_cast<uint32_t>(served.value().hosts.size());
   }
   for (auto& child : nexus.children()) {
     ChildStatus leg;

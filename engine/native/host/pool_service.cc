@@ -444,6 +444,7 @@ PoolInfo PoolService::describe(const Pool& pool) const {
   info.disk_capacity = store.base()->size_bytes();
   info.cluster_size = store.cluster_size();
   info.page_size = 4096;
+  info.block_size = store.base()->block_size();
   info.faulted = pool.faulted || store.failed();
   describe_health(store.base()->health(), Reactor::current().clock().now_ns(), info);
   return info;

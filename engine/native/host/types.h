@@ -41,7 +41,8 @@ struct PoolInfo {
   std::vector<std::string> disks;
   uint64_t capacity = 0, used = 0, committed = 0, disk_capacity = 0;
   uint32_t cluster_size = 0, page_size = 0;
-  bool faulted = false;  // its disk has gone, or did not take its metadata
+  uint32_t block_size = 0;  // of its disk, and so of its replicas
+  bool faulted = false;     // its disk has gone, or did not take its metadata
   // What its disk did wrong since the pool was loaded.
   uint64_t read_errors = 0, write_errors = 0, slow_requests = 0;
   uint64_t waiting_ms = 0;                      // of the oldest request that has not ended
@@ -115,6 +116,7 @@ struct NexusStatus {
   uint32_t rebuilds = 0;
   std::vector<ChildStatus> children;
   std::vector<std::string> allowed_hosts;
+  uint32_t connected_hosts = 0;  // controllers that hosts have now
 };
 
 struct NvmeControllerInfo {

@@ -15,6 +15,7 @@ export function healthToWire(pool: PoolInfo): MessageInitShape<typeof PoolHealth
     ...{ name: pool.name, uuid: pool.uuid, reasonCode: code ?? "", reason, nextStep },
     ...{ readErrors: pool.readErrors, writeErrors: pool.writeErrors },
     ...{ slowRequests: pool.slowRequests, waitingMs: pool.waitingMs },
+    blockSize: pool.blockSize,
     ...(sinceLastErrorMs === null
       ? {}
       : {

@@ -83,6 +83,7 @@ test("poolToWire() reports a pool whose disk has gone as faulted", () => {
     diskCapacity: 2n,
     clusterSize: 4 << 20,
     pageSize: 4096,
+    blockSize: 512,
     faulted: false,
     ...{ readErrors: 0n, writeErrors: 0n, slowRequests: 0n, waitingMs: 0n },
     ...{ sinceLastErrorMs: null, sinceLastSlowMs: null },
@@ -112,6 +113,7 @@ test("nexusToWire() turns a fault's time into a timestamp", () => {
     rebuilds: 0,
     children: [child],
     allowedHosts: [],
+    connectedHosts: 0,
   });
   assert.deepEqual(wire.children?.[0]?.faultTimestamp, { seconds: 1n, nanos: 500_000_000 });
 });
@@ -119,7 +121,7 @@ test("nexusToWire() turns a fault's time into a timestamp", () => {
 test("openPath() opens no path to a nexus that has ended, before or meanwhile", async () => {
   const nexus = (state: NexusInfo["state"], anaState: NexusInfo["anaState"] = 0): NexusInfo => ({
     ...{ name: "v", uuid: replica.uuid, deviceUri: "", size: 1n, state, anaState, rebuilds: 0 },
-    ...{ children: [], allowedHosts: [] },
+    ...{ children: [], allowedHosts: [], connectedHosts: 0 },
   });
   const ask = async (before: NexusInfo["state"], after: NexusInfo["state"]) => {
     const calls: string[] = [];

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file mayastor/ext/v1/pool_health.proto.
  */
 export const file_mayastor_ext_v1_pool_health: GenFile = /*@__PURE__*/
-  fileDesc("CiFtYXlhc3Rvci9leHQvdjEvcG9vbF9oZWFsdGgucHJvdG8SD21heWFzdG9yLmV4dC52MSIXChVMaXN0UG9vbEhlYWx0aFJlcXVlc3QiRAoWTGlzdFBvb2xIZWFsdGhSZXNwb25zZRIqCgVwb29scxgBIAMoCzIbLm1heWFzdG9yLmV4dC52MS5Qb29sSGVhbHRoIuYBCgpQb29sSGVhbHRoEgwKBG5hbWUYASABKAkSDAoEdXVpZBgCIAEoCRITCgtyZWFzb25fY29kZRgDIAEoCRIOCgZyZWFzb24YBCABKAkSEQoJbmV4dF9zdGVwGAUgASgJEhMKC3JlYWRfZXJyb3JzGAYgASgEEhQKDHdyaXRlX2Vycm9ycxgHIAEoBBIVCg1zbG93X3JlcXVlc3RzGAggASgEEhIKCndhaXRpbmdfbXMYCSABKAQSLgoKbGFzdF9lcnJvchgKIAEoCzIaLm1heWFzdG9yLmV4dC52MS5EaXNrRXJyb3IiXwoJRGlza0Vycm9yEhAKCHNpbmNlX21zGAEgASgEEg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKAQSDgoGbnVtYmVyGAQgASgFEhAKCHdhc19yZWFkGAUgASgIMnIKDVBvb2xIZWFsdGhScGMSYQoOTGlzdFBvb2xIZWFsdGgSJi5tYXlhc3Rvci5leHQudjEuTGlzdFBvb2xIZWFsdGhSZXF1ZXN0GicubWF5YXN0b3IuZXh0LnYxLkxpc3RQb29sSGVhbHRoUmVzcG9uc2ViBnByb3RvMw");
+  fileDesc("CiFtYXlhc3Rvci9leHQvdjEvcG9vbF9oZWFsdGgucHJvdG8SD21heWFzdG9yLmV4dC52MSIXChVMaXN0UG9vbEhlYWx0aFJlcXVlc3QiRAoWTGlzdFBvb2xIZWFsdGhSZXNwb25zZRIqCgVwb29scxgBIAMoCzIbLm1heWFzdG9yLmV4dC52MS5Qb29sSGVhbHRoIvoBCgpQb29sSGVhbHRoEgwKBG5hbWUYASABKAkSDAoEdXVpZBgCIAEoCRITCgtyZWFzb25fY29kZRgDIAEoCRIOCgZyZWFzb24YBCABKAkSEQoJbmV4dF9zdGVwGAUgASgJEhMKC3JlYWRfZXJyb3JzGAYgASgEEhQKDHdyaXRlX2Vycm9ycxgHIAEoBBIVCg1zbG93X3JlcXVlc3RzGAggASgEEhIKCndhaXRpbmdfbXMYCSABKAQSLgoKbGFzdF9lcnJvchgKIAEoCzIaLm1heWFzdG9yLmV4dC52MS5EaXNrRXJyb3ISEgoKYmxvY2tfc2l6ZRgLIAEoDSJfCglEaXNrRXJyb3ISEAoIc2luY2VfbXMYASABKAQSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoBBIOCgZudW1iZXIYBCABKAUSEAoId2FzX3JlYWQYBSABKAgycgoNUG9vbEhlYWx0aFJwYxJhCg5MaXN0UG9vbEhlYWx0aBImLm1heWFzdG9yLmV4dC52MS5MaXN0UG9vbEhlYWx0aFJlcXVlc3QaJy5tYXlhc3Rvci5leHQudjEuTGlzdFBvb2xIZWFsdGhSZXNwb25zZWIGcHJvdG8z");
 
 /**
  * @generated from message mayastor.ext.v1.ListPoolHealthRequest
@@ -112,6 +112,13 @@ export type PoolHealth = Message<"mayastor.ext.v1.PoolHealth"> & {
    * @generated from field: mayastor.ext.v1.DiskError last_error = 10;
    */
   lastError?: DiskError | undefined;
+
+  /**
+   * Of the disk, and so of the replicas on it; 0: not told. Only replicas of one block size can make a volume.
+   *
+   * @generated from field: uint32 block_size = 11;
+   */
+  blockSize: number;
 };
 
 /**
