@@ -7,6 +7,7 @@ import { PARAMETER, timeoutParameter, URI_KEY } from "#common/csi/driver.ts";
 import { SvcError } from "#common/errors.ts";
 import type { Log } from "#common/log.ts";
 import { nodeHostNqn, subsystemNqn } from "#common/nqn.ts";
+import { generationOf } from "#common/types/publication.ts";
 import type { ConnectOptions } from "./nvme.ts";
 import type { NodeSystem } from "./system.ts";
 import { parseNvmfUri } from "./uri.ts";
@@ -35,11 +36,25 @@ export type NodeContext = {
   };
 };
 
-/** A volume as the kernel knows it. */
+/** A volume as the kernel knows it: by the name of one of its publications. */
 export type VolumeName = { readonly uuid: string; readonly nqn: string };
 
+/** By its documented name. */
 export function volumeNameOf(uuid: string): VolumeName {
   return { uuid, nqn: subsystemNqn(uuid) };
+}
+
+/**
+ * The volume by the name of the publication that a publish context is about.
+ * @throws {SvcError} `invalid-argument` when the URI leads to something else
+ */
+export function publishedName(what: string, uuid: string, uri: string): VolumeName {
+  const { nqn } = parseNvmfUri(uri);
+  const prefix = subsystemNqn("");
+  if (nqn.startsWith(prefix) && generationOf(uuid, nqn.slice(prefix.length)) !== null) {
+    return { uuid, nqn };
+  }
+  throw new SvcError("invalid-argument", `Cannot ${what} ${uuid}: ${nqn} is not its NQN`);
 }
 
 export type Attachment = {
@@ -53,19 +68,14 @@ export type Attachment = {
  * @throws {SvcError} `invalid-argument`
  */
 export function parseAttachment(
-  { uuid, nqn }: VolumeName,
+  { uuid }: Pick<VolumeName, "uuid">,
   publishContext: Readonly<Record<string, string>>,
   { nodeName, machineId, defaults }: Pick<NodeContext, "nodeName" | "machineId" | "defaults">,
 ): Attachment {
   const text = publishContext[URI_KEY];
   if (!text) throw new SvcError("invalid-argument", `Cannot stage volume ${uuid}: uri is missing`);
   const uri = parseNvmfUri(text);
-  if (uri.nqn !== nqn) {
-    throw new SvcError(
-      "invalid-argument",
-      `Cannot stage volume ${uuid}: ${uri.nqn} is not its NQN`,
-    );
-  }
+  const { nqn } = publishedName("stage volume", uuid, text);
   const ioTimeout = timeoutParameter(publishContext, PARAMETER.ioTimeout);
   const ctrlLossTmo = timeoutParameter(publishContext, PARAMETER.ctrlLossTmo);
   const keepAliveTmo = timeoutParameter(publishContext, PARAMETER.keepAliveTmo);

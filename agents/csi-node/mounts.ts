@@ -141,6 +141,11 @@ export async function unmount(system: NodeSystem, at: string): Promise<void> {
   throw new SvcError("internal", `Cannot unmount ${at}: more than ${STACKED_MAX} mounts lie there`);
 }
 
+/** Takes a mount out of sight without waiting for who uses it; it is gone when nobody does. Nothing there is no error. */
+export async function detach(system: NodeSystem, at: string): Promise<void> {
+  if ((await mountAt(system, at)) !== null) await mustRun(system, "umount", ["-l", at]);
+}
+
 /** Takes away what dead mounts lie at a path, which are in the way of new ones; returns the live one there, or null. */
 export async function clearDeadMounts(
   { system, log }: { readonly system: NodeSystem; readonly log: Log },

@@ -10,9 +10,10 @@ import { SvcError } from "#common/errors.ts";
 import { isUuid } from "#common/ids.ts";
 import { NodePlugin, VolumeType } from "#common/proto/generated/csi/node_service_pb.ts";
 import { type GrpcService, makeService } from "#common/rpc/grpc.ts";
-import { type NodeContext, volumeNameOf } from "./context.ts";
+import type { NodeContext } from "./context.ts";
 import { isNodeOf, type Mount, mountAt, mountsOf } from "./mounts.ts";
 import { findDevice, type NvmeDevice } from "./nvme.ts";
+import { presentPublication } from "./publications.ts";
 
 const FREEZE_MS = 30_000;
 /** EINVAL of the thaw. */
@@ -31,7 +32,7 @@ async function find(
   if (!isUuid(volumeId)) {
     throw new SvcError("invalid-argument", `Cannot find volume "${volumeId}": it is not a uuid`);
   }
-  const device = await findDevice(system, volumeNameOf(volumeId.toLowerCase()));
+  const device = await findDevice(system, await presentPublication(system, volumeId.toLowerCase()));
   if (device === null) {
     throw new SvcError(
       "not-found",

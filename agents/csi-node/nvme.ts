@@ -77,6 +77,16 @@ export async function controllersOf(system: NodeSystem, nqn: string): Promise<Nv
   return (await listControllers(system)).filter((controller) => controller.nqn === nqn);
 }
 
+/** The names of all NVMe subsystems that the kernel has. */
+export async function subsystemNqns(system: NodeSystem): Promise<string[]> {
+  const names = new Set((await listControllers(system)).map(({ nqn }) => nqn));
+  for (const subsystem of await system.list(SUBSYSTEMS)) {
+    const nqn = await system.readText(`${SUBSYSTEMS}/${subsystem}/subsysnqn`);
+    if (nqn !== null && nqn !== "") names.add(nqn);
+  }
+  return [...names];
+}
+
 async function readDevice(system: NodeSystem, name: string): Promise<NvmeDevice | null> {
   const number = await system.readText(`/sys/block/${name}/dev`);
   const sectors = await system.readText(`/sys/block/${name}/size`);

@@ -11,13 +11,8 @@ import { isUuid } from "#common/ids.ts";
 import { NQN_PREFIX } from "#common/nqn.ts";
 import { NvmeOperations } from "#common/proto/generated/csi/nvme_operations_pb.ts";
 import { type GrpcService, makeService } from "#common/rpc/grpc.ts";
-import {
-  type Attachment,
-  type NodeContext,
-  parseAttachment,
-  type VolumeName,
-  volumeNameOf,
-} from "./context.ts";
+import { volumeOfName } from "#common/types/publication.ts";
+import { type Attachment, type NodeContext, parseAttachment, type VolumeName } from "./context.ts";
 import {
   connect,
   controllersOf,
@@ -27,14 +22,16 @@ import {
   setIoTimeout,
   waitForPath,
 } from "./nvme.ts";
+import { generationOfNqn } from "./publications.ts";
 import { parseNvmfUri } from "./uri.ts";
 
 /** @throws {SvcError} `invalid-argument` when the URI leads to something else than a volume */
 function volumeOf(uri: string): VolumeName {
   const { nqn } = parseNvmfUri(uri);
-  const uuid = nqn.slice(NQN_PREFIX.length + 1).toLowerCase();
-  const volume = volumeNameOf(uuid);
-  if (isUuid(uuid) && volume.nqn === nqn) return volume;
+  const uuid = volumeOfName(nqn.slice(NQN_PREFIX.length + 1));
+  if (isUuid(uuid) && uuid === uuid.toLowerCase() && generationOfNqn(uuid, nqn) !== null) {
+    return { uuid, nqn };
+  }
   throw new SvcError("invalid-argument", `Cannot connect to ${nqn}: it is not the NQN of a volume`);
 }
 

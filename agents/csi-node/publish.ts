@@ -22,6 +22,7 @@ import {
   unmount,
 } from "./mounts.ts";
 import { findDevice, type NvmeDevice } from "./nvme.ts";
+import { devicesOf } from "./publications.ts";
 import type { Access } from "./stage.ts";
 
 export type PublishRequest = {
@@ -150,21 +151,21 @@ async function removeTarget({ system }: NodeContext, targetPath: string): Promis
 /** Absent counts as unpublished. @throws {SvcError} `internal`, `failed-precondition` (another volume's) */
 export async function unpublish(
   context: NodeContext,
-  { volume, targetPath }: { readonly volume: VolumeName; readonly targetPath: string },
+  { uuid, targetPath }: { readonly uuid: string; readonly targetPath: string },
 ): Promise<void> {
   const { system, log } = context;
   const there = await clearDeadMounts(context, targetPath);
-  const device = await findDevice(system, volume);
-  if (there !== null && device !== null) {
-    const own = (await mountsOf(system, device)).some((mount) => mount.id === there.id);
-    if (!own) {
+  const devices = await devicesOf(system, uuid); // an earlier publication's mount may still be there
+  if (there !== null && devices.length > 0) {
+    const own = await Promise.all(devices.map((device) => mountsOf(system, device)));
+    if (!own.flat().some((mount) => mount.id === there.id)) {
       throw new SvcError(
         "failed-precondition",
-        `Cannot unpublish volume ${volume.uuid}: ${there.source} of something else is mounted at ${targetPath}`,
+        `Cannot unpublish volume ${uuid}: ${there.source} of something else is mounted at ${targetPath}`,
       );
     }
   }
   await unmount(system, targetPath);
   await removeTarget(context, targetPath);
-  log.info("volume is gone from its target", { "volume.uuid": volume.uuid, path: targetPath });
+  log.info("volume is gone from its target", { "volume.uuid": uuid, path: targetPath });
 }

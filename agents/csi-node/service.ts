@@ -15,7 +15,8 @@ import {
   type VolumeCapability,
 } from "#common/proto/generated/csi/v1/csi_pb.ts";
 import { type GrpcService, type Handlers, makeService } from "#common/rpc/grpc.ts";
-import { type NodeContext, parseAttachment, volumeNameOf } from "./context.ts";
+import { type NodeContext, parseAttachment, publishedName } from "./context.ts";
+import { presentPublication } from "./publications.ts";
 import { publish, unpublish } from "./publish.ts";
 import { type Access, stage, unstage } from "./stage.ts";
 import { volumeStats } from "./stats.ts";
@@ -103,8 +104,8 @@ export function nodeHandlers({ context, guard, nodeSegments }: NodeParts): NodeH
       const access = parseAccess(what, request.volumeCapability);
       required(what, "uri of publish_context", request.publishContext["uri"] ?? "");
       const uuid = volumeUuid(what, request.volumeId);
-      const volume = volumeNameOf(uuid);
-      const attachment = parseAttachment(volume, request.publishContext, context);
+      const attachment = parseAttachment({ uuid }, request.publishContext, context);
+      const volume = { uuid, nqn: attachment.connect.nqn };
       await guard.run(uuid, "NodeStageVolume", () =>
         stage(context, { volume, stagingPath, attachment, access }),
       );
@@ -136,10 +137,12 @@ export function nodeHandlers({ context, guard, nodeSegments }: NodeParts): NodeH
       }
       const stagingPath = requiredPath(what, "staging_target_path", request.stagingTargetPath);
       const uuid = volumeUuid(what, request.volumeId);
-      const volume = volumeNameOf(uuid);
-      await guard.run(uuid, "NodePublishVolume", () =>
-        publish(context, { volume, stagingPath, targetPath, readOnly, access }),
-      );
+      const uri = request.publishContext["uri"] ?? "";
+      const named = uri === "" ? null : publishedName(what, uuid, uri);
+      await guard.run(uuid, "NodePublishVolume", async () => {
+        const volume = named ?? (await presentPublication(context.system, uuid));
+        await publish(context, { volume, stagingPath, targetPath, readOnly, access });
+      });
       return {};
     },
 
@@ -149,10 +152,7 @@ export function nodeHandlers({ context, guard, nodeSegments }: NodeParts): NodeH
       const targetPath = requiredPath(what, "target_path", request.targetPath);
       if (!isUuid(request.volumeId)) return {}; // cannot be one of ours: not published
       const uuid = request.volumeId.toLowerCase();
-      const volume = volumeNameOf(uuid);
-      await guard.run(uuid, "NodeUnpublishVolume", () =>
-        unpublish(context, { volume, targetPath }),
-      );
+      await guard.run(uuid, "NodeUnpublishVolume", () => unpublish(context, { uuid, targetPath }));
       return {};
     },
 
@@ -160,7 +160,8 @@ export function nodeHandlers({ context, guard, nodeSegments }: NodeParts): NodeH
       const what = "read volume";
       required(what, "volume_id", request.volumeId);
       const volumePath = requiredPath(what, "volume_path", request.volumePath);
-      const volume = volumeNameOf(volumeUuid(what, request.volumeId));
+      const uuid = volumeUuid(what, request.volumeId);
+      const volume = await presentPublication(context.system, uuid);
       const { usage, condition } = await volumeStats(context, { volume, volumePath });
       return { usage: [...usage], volumeCondition: condition };
     },

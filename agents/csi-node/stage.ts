@@ -10,7 +10,7 @@
  */
 import type { FileSystem } from "#common/csi/driver.ts";
 import { isKind, SvcError } from "#common/errors.ts";
-import { type Attachment, type NodeContext, type VolumeName, volumeNameOf } from "./context.ts";
+import type { Attachment, NodeContext, VolumeName } from "./context.ts";
 import { ensure } from "./filesystem.ts";
 import {
   clearDeadMounts,
@@ -34,6 +34,12 @@ import {
   setIoTimeout,
   waitForDevice,
 } from "./nvme.ts";
+import {
+  presentPublication,
+  publicationsOnNode,
+  removeEarlier,
+  removePublication,
+} from "./publications.ts";
 import { whereIs } from "./whereabouts.ts";
 
 /** How long the kernel gets to let go of a file system after its last unmount. */
@@ -222,6 +228,7 @@ async function checkRaw(
 export async function stage(context: NodeContext, request: StageRequest): Promise<void> {
   const { system } = context;
   const { volume, attachment, access, stagingPath } = request;
+  await removeEarlier(context, volume);
   const { device, isNew } = await attach(context, request);
   try {
     if (attachment.ioTimeout !== null) {
@@ -281,7 +288,11 @@ export async function unstage(
   { uuid, stagingPath }: { readonly uuid: string; readonly stagingPath: string },
 ): Promise<void> {
   const { system, clock, log } = context;
-  const volume = volumeNameOf(uuid);
+  const volume = await presentPublication(system, uuid);
+  // The volume leaves this node: what a cut-off left of earlier publications goes with it.
+  for (const other of await publicationsOnNode(system, uuid)) {
+    if (other.nqn !== volume.nqn) await removePublication(context, other);
+  }
   const device = await findDevice(system, volume);
   await checkOwn(context, { volume, stagingPath, device });
   if (device !== null) {

@@ -105,9 +105,9 @@ function healthOf(wire: PoolHealth): HealthReading {
   };
 }
 
-/** The volume of a nexus is its name (the uuid alone, or with a prefix in front). */
+/** The volume of a nexus is in its name: the uuid alone, with a prefix in front, or with a publication's number behind. */
 export function volumeOf(name: string): string {
-  const uuid = /[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.exec(name)?.[0];
+  const uuid = /([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?::[0-9]+)?$/.exec(name)?.[1];
   return uuid ?? "";
 }
 

@@ -29,6 +29,7 @@ import { latencyService } from "./services/latency.ts";
 import { nexusService } from "./services/nexus.ts";
 import { poolService } from "./services/pool.ts";
 import { poolHealthService } from "./services/pool_health.ts";
+import { publicationService } from "./services/publication.ts";
 import { replicaService } from "./services/replica.ts";
 import { statsService } from "./services/stats.ts";
 import { targetHostsService } from "./services/target_hosts.ts";
@@ -87,6 +88,7 @@ async function serve({ config, engine, news, log }: Parts, stop: AbortSignal) {
     statsService(engine),
     latencyService(engine),
     targetHostsService(engine),
+    publicationService(engine),
     jsonService(),
   ]);
   identity.grpcEndpoint = advertised(config.grpcAddress, server.port, config.engine.targetAddress);

@@ -143,6 +143,14 @@ const ChildSchema = Type.Object({
   faultTimeNs: maybeU64,
   hasIoLog: flag,
 });
+/** A host that was connected to a nexus while it was shared, now or earlier. */
+const HostSchema = Type.Object({
+  nqn: text,
+  /** Controllers that are connected. */
+  live: integer,
+  /** Controllers that ended without a shutdown and have not come back. */
+  lost: integer,
+});
 const NexusSchema = Type.Object({
   name: text,
   uuid: text,
@@ -155,6 +163,9 @@ const NexusSchema = Type.Object({
   allowedHosts: texts,
   /** Controllers that hosts have now. */
   connectedHosts: integer,
+  hosts: Type.Array(HostSchema),
+  /** false: there were more hosts than are kept. */
+  hostsComplete: flag,
 });
 const IoStatsSchema = Type.Object({
   readOps: u64,

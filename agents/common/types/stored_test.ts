@@ -26,7 +26,8 @@ describe("decodeStored()", () => {
     assert.equal(spec.num_replicas, 3);
     assert.equal(spec.affinity_group, null);
     const again = JSON.parse(encodeJson(spec));
-    assert.deepEqual(again, { ...JSON.parse(DOCUMENTED_VOLUME), affinity_group: null });
+    const added = { affinity_group: null, publication: null };
+    assert.deepEqual(again, { ...JSON.parse(DOCUMENTED_VOLUME), ...added });
   });
 
   test("reads the documented replica, pool, nexus and node", () => {

@@ -8,6 +8,12 @@ import { type Static, Type } from "typebox";
 import { assertNever } from "../errors.ts";
 import { NvmfConfigSchema } from "./nexus.ts";
 import {
+  endedPublication,
+  type Publication,
+  PublicationSchema,
+  unrecordedPublication,
+} from "./publication.ts";
+import {
   absentAsNull,
   BytesSchema,
   Labels,
@@ -82,8 +88,37 @@ export const VolumeSpecSchema = Type.Object({
   target: absentAsNull(TargetConfigSchema),
   publish_context: absentAsNull(Labels),
   affinity_group: absentAsNull(Type.Object({ id: Type.String() })),
+  /** Null: not published yet, or by an earlier release. */
+  publication: absentAsNull(PublicationSchema),
 });
 export type VolumeSpec = Static<typeof VolumeSpecSchema>;
+
+/** Host NQNs that the target is published to; none: anybody. */
+export function hostsOfTarget({ frontend }: Pick<TargetConfig, "frontend">): string[] {
+  return frontend.host_acl.map(({ node_nqn }) => node_nqn);
+}
+
+/** What is known of the present or last publication; null: there was none. */
+export function publicationOf(
+  spec: Pick<VolumeSpec, "uuid" | "target" | "publication">,
+): Publication | null {
+  if (spec.publication !== null) return spec.publication;
+  if (spec.target === null) return null;
+  const { active } = spec.target;
+  const unrecorded = unrecordedPublication(spec.uuid, hostsOfTarget(spec.target));
+  return active ? { ...unrecorded, stale_hosts: [] } : unrecorded;
+}
+
+/** The volume once its target is gone. */
+function unpublished(spec: VolumeSpec): VolumeSpec {
+  if (spec.target === null) return spec;
+  const publication = publicationOf(spec);
+  return {
+    ...spec,
+    target: { ...spec.target, active: false },
+    publication: publication && endedPublication(publication, hostsOfTarget(spec.target)),
+  };
+}
 
 /** 1.x published without reservations. */
 const NO_RESERVATIONS = {
@@ -105,7 +140,7 @@ export function commitVolume(spec: VolumeSpec, operation: VolumeOperation): Volu
       case "Unshare":
         return { ...done, target: spec.target && { ...spec.target, protocol: null } };
       case "Unpublish":
-        return { ...done, target: spec.target && { ...spec.target, active: false } };
+        return unpublished(done);
       default:
         return assertNever(operation);
     }

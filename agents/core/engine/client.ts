@@ -7,6 +7,7 @@
  * a call that makes something returns its state as the engine sees it now.
  */
 import type { NvmfConfig } from "#common/types/nexus.ts";
+import type { PublicationEnd } from "#common/types/publication.ts";
 
 export type Status = "Unknown" | "Online" | "Degraded" | "Faulted";
 
@@ -181,6 +182,8 @@ export interface EngineClient {
     readonly allowedHosts: readonly string[];
   }): Promise<NexusState>;
   unshareNexus(uuid: string): Promise<NexusState>;
+  /** Unshares it and tells how its hosts had left; null: this engine cannot tell, and nothing was done. */
+  endPublication(nexus: string): Promise<PublicationEnd | null>;
   /** Adds a child and starts its rebuild. */
   addChild(request: OfChild): Promise<NexusState>;
   removeChild(request: OfChild): Promise<NexusState>;

@@ -40,6 +40,7 @@ function fence(client: EngineClient, node: string, leads: Leads): EngineClient {
     shutdownNexus: (uuid) => led("shut down a nexus", () => client.shutdownNexus(uuid)),
     shareNexus: (request) => led("share a nexus", () => client.shareNexus(request)),
     unshareNexus: (uuid) => led("unshare a nexus", () => client.unshareNexus(uuid)),
+    endPublication: (nexus) => led("end a publication", () => client.endPublication(nexus)),
     addChild: (request) => led("add a child", () => client.addChild(request)),
     removeChild: (request) => led("remove a child", () => client.removeChild(request)),
     onlineChild: (request) => led("bring a child online", () => client.onlineChild(request)),

@@ -7,6 +7,7 @@
 import type { Clock } from "#common/clock.ts";
 import { isKind, SvcError } from "#common/errors.ts";
 import { PoolHealthRpc } from "#common/proto/generated/mayastor/ext/v1/pool_health_pb.ts";
+import { PublicationRpc } from "#common/proto/generated/mayastor/extension/v1/publication_pb.ts";
 import { TargetHostsRpc } from "#common/proto/generated/mayastor/extension/v1/target_hosts_pb.ts";
 import { BdevRpc } from "#common/proto/generated/mayastor/v1/bdev_pb.ts";
 import { ShareProtocol } from "#common/proto/generated/mayastor/v1/common_pb.ts";
@@ -78,6 +79,7 @@ function connect(options: {
   const hosts = callsOn(channel, TargetHostsRpc, settings);
   const replicas = callsOn(channel, ReplicaRpc, settings);
   const nexuses = callsOn(channel, NexusRpc, settings);
+  const publications = callsOn(channel, PublicationRpc, settings);
   const within = (kind: Parameters<typeof timeoutMs>[0]) => ({
     deadlineMs: timeoutMs(kind, timeouts),
   });
@@ -191,6 +193,16 @@ function connect(options: {
       return nexusOf(await nexuses.publishNexus(request, within("nexus")));
     },
     unshareNexus: async (uuid) => nexusOf(await nexuses.unpublishNexus({ uuid }, within("nexus"))),
+    endPublication: async (nexusUuid) => {
+      try {
+        const end = await publications.endPublication({ nexusUuid }, within("nexus"));
+        const hosts = end.hosts.map(({ nqn, leftOpen }) => ({ nqn, leftOpen }));
+        return { hosts, complete: end.complete };
+      } catch (error) {
+        if (isKind(error, "unimplemented")) return null; // another implementation, or an earlier release
+        throw error;
+      }
+    },
     addChild: async ({ nexus, uri }) =>
       nexusOf(await nexuses.addChildNexus({ uuid: nexus, uri, norebuild: false }, within("nexus"))),
     removeChild: async ({ nexus, uri }) =>

@@ -13,11 +13,14 @@ import {
   type NexusSpec,
   type NvmfConfig,
 } from "#common/types/nexus.ts";
+import type { PublicationEnd } from "#common/types/publication.ts";
 import { type Core, deleteNexusInfo, withRebuildSlot } from "../context.ts";
 import type { NexusState } from "../engine/client.ts";
 
 export type CreateNexusRequest = {
   readonly uuid: string;
+  /** Of the subsystem too; absent: the uuid. */
+  readonly name?: string;
   readonly node: string;
   readonly children: readonly NexusChild[];
   readonly size: number;
@@ -63,7 +66,7 @@ export function createNexus(core: Core, request: CreateNexusRequest): Promise<Ne
       found ??
       (await specs.nexuses.insert({
         uuid,
-        name: owner ?? uuid,
+        name: request.name ?? owner ?? uuid,
         node,
         children: [...children],
         size,
@@ -167,6 +170,22 @@ export function unshareNexus(core: Core, uuid: string): Promise<NexusState> {
     return await specs.nexuses.carryOut(uuid, "Unshare", async () =>
       registry.putNexus(await engine.unshareNexus(uuid)),
     );
+  });
+}
+
+/** Takes the nexus from its hosts; how they had left it by then, or null when nobody knows. */
+export function endPublication(core: Core, uuid: string): Promise<PublicationEnd | null> {
+  const { specs, registry, guards } = core;
+  return guards.run(`nexus/${uuid}`, async () => {
+    const spec = specs.nexuses.find(uuid);
+    if (spec?.share !== "nvmf") return null;
+    try {
+      return await registry.engine(spec.node).endPublication(uuid);
+    } catch (error) {
+      // Its engine lost it, and with it what it knew; or does not answer, which destroying it will tell.
+      if (isKind(error, "not-found", "unavailable", "deadline-exceeded")) return null;
+      throw error;
+    }
   });
 }
 

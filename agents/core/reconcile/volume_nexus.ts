@@ -11,7 +11,7 @@ import type { Core } from "../context.ts";
 import type { NexusState } from "../engine/client.ts";
 import { recreateNexus, shareNexus, unshareNexus } from "../nexus/ops.ts";
 import { childFor } from "../volume/replicas.ts";
-import { nexusReplicas } from "../volume/target.ts";
+import { interruptPublication, nexusReplicas } from "../volume/target.ts";
 import { hasRoom } from "./hot_spare.ts";
 import type { Outcome } from "./loop.ts";
 
@@ -115,12 +115,14 @@ async function childrenNow(
 }
 
 async function rebuildNexus(core: Core, volume: VolumeSpec, nexus: NexusSpec): Promise<void> {
+  await interruptPublication(core, volume);
   await recreateNexus(core, nexus.uuid, await childrenNow(core, volume, nexus));
 }
 
 /** The broken nexus goes only when a better one can be made; until it is gone it may lose further children. */
 async function replaceNexus(core: Core, volume: VolumeSpec, nexus: NexusSpec): Promise<void> {
   await childrenNow(core, volume, nexus);
+  await interruptPublication(core, volume);
   try {
     await core.registry.engine(nexus.node).destroyNexus(nexus.uuid);
   } catch (error) {

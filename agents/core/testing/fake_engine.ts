@@ -43,6 +43,8 @@ type FakeNexus = {
   status: "open" | "shutdown";
   shared: boolean;
   allowedHosts: readonly string[];
+  /** Hosts that were connected, with their controllers that were not shut down. */
+  hosts: Map<string, number>;
   children: FakeChild[];
   /** Revision of the record that it put last; "lost" when one could not be put. */
   recorded: bigint | "none" | "lost";
@@ -81,6 +83,8 @@ export class FakeEngine {
   reachable = true;
   /** Its link to the other engines. */
   linked = true;
+  /** Another implementation: it cannot say how hosts left a target. */
+  tellsNoHosts = false;
   #starts = 0;
 
   constructor(cluster: FakeCluster, index: number) {
@@ -558,6 +562,7 @@ export class FakeCluster {
             shared: false,
             allowedHosts: [],
             children: request.children.map((uri) => newChild(uri, "Online")),
+            hosts: new Map(),
             recorded: "none",
             recording: Promise.resolve(),
             lastGood: null,
@@ -594,6 +599,16 @@ export class FakeCluster {
           const nexus = nexusOf(uuid);
           nexus.shared = false;
           return state(nexus);
+        }),
+      endPublication: (uuid) =>
+        call("endPublication", () => {
+          const nexus = nexusOf(uuid);
+          nexus.shared = false;
+          if (engine.tellsNoHosts) return null;
+          return {
+            hosts: [...nexus.hosts].map(([nqn, leftOpen]) => ({ nqn, leftOpen })),
+            complete: true,
+          };
         }),
       addChild: ({ nexus: uuid, uri }) =>
         call("addChild", async () => {

@@ -58,6 +58,7 @@ function toSpec(request: CreateVolumeRequest): VolumeSpec {
     target: null,
     publish_context: null,
     affinity_group: request.affinityGroup === null ? null : { id: request.affinityGroup },
+    publication: null,
   };
 }
 

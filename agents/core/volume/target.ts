@@ -10,6 +10,7 @@
  *   a child any more, and so acknowledges nothing that one of them missed.
  * - Callers hold the volume's guard.
  */
+import { check } from "#common/check.ts";
 import { errorMessage, SvcError } from "#common/errors.ts";
 import { nodeHostNqn } from "#common/nqn.ts";
 import type { StoredNexusInfo } from "#common/store/nexus_info.ts";
@@ -21,12 +22,19 @@ import {
   type NexusSpec,
   type NvmfConfig,
 } from "#common/types/nexus.ts";
-import type { TargetConfig, VolumeSpec } from "#common/types/volume.ts";
+import { nextPublication, type Publication, withOutcome } from "#common/types/publication.ts";
+import {
+  hostsOfTarget,
+  publicationOf,
+  type TargetConfig,
+  type VolumeSpec,
+} from "#common/types/volume.ts";
 import { type Core, deleteNexusInfo, fenceNexusInfo, storedNexusInfoOf } from "../context.ts";
 import {
   createNexus,
   destroyNexus,
   destroyNexusLazily,
+  endPublication,
   shareNexus,
   shutdownNexus,
 } from "../nexus/ops.ts";
@@ -130,7 +138,11 @@ function chooseNode(
 }
 
 /** Creates and shares the nexus of a target; on failure nothing of it stays. */
-async function buildTarget(core: Core, volume: VolumeSpec, target: TargetConfig): Promise<void> {
+async function buildTarget(
+  core: Core,
+  volume: VolumeSpec,
+  { target, name }: { readonly target: TargetConfig; readonly name: string },
+): Promise<void> {
   const replicas = await nexusReplicas(core, volume, target.node);
   const children: NexusChild[] = [];
   for (const replica of replicas) {
@@ -144,7 +156,7 @@ async function buildTarget(core: Core, volume: VolumeSpec, target: TargetConfig)
   }
   const { uuid, size } = volume;
   const { node, nexus, config } = target;
-  await createNexus(core, { uuid: nexus, node, children, size, owner: uuid, config });
+  await createNexus(core, { uuid: nexus, name, node, children, size, owner: uuid, config });
   try {
     await fenceEarlier(core, volume, { by: nexus, children });
     if (target.protocol !== null) await shareNexus(core, nexus, allowedHosts(core, target));
@@ -228,10 +240,15 @@ export async function publish(
   const context =
     Object.keys(request.publishContext).length > 0 ? { ...request.publishContext } : null;
   const last = volume.target?.nexus ?? volume.last_nexus_id;
+  // Its name is known before anybody can connect by it.
+  const publication = nextPublication(uuid, publicationOf(volume));
+  const { name } = publication;
+  const named = await specs.volumes.update(uuid, (old) => ({ ...old, publication }));
   await specs.volumes.carryOut(uuid, { Publish2: { config, publish_context: context } }, () =>
-    buildTarget(core, volume, config),
+    buildTarget(core, named, { target: config, name }),
   );
-  log.info("volume published", { "volume.uuid": uuid, "nexus.uuid": nexus, "node.id": node });
+  const fields = { "volume.uuid": uuid, "nexus.uuid": nexus, "node.id": node };
+  log.info("volume published", { ...fields, "nexus.name": name });
   if (last !== null) await forgetInfo(core, uuid, last);
 }
 
@@ -286,11 +303,26 @@ export async function republish(
     active: true,
     config: nextNvmfConfig(nexus, target.config),
   };
+  const { name } = await interruptPublication(core, volume);
   await specs.volumes.carryOut(uuid, { Republish: { config } }, () =>
-    buildTarget(core, volume, config),
+    buildTarget(core, volume, { target: config, name }),
   );
   log.info("volume republished", { "volume.uuid": uuid, "nexus.uuid": nexus, "node.id": node });
   await forgetInfo(core, uuid, target.nexus);
+}
+
+/**
+ * The target is about to be another, for the same hosts: it keeps its name, and does not know whom the earlier one let in.
+ * Before that is so, it is written down.
+ */
+export async function interruptPublication(core: Core, volume: VolumeSpec): Promise<Publication> {
+  const present = publicationOf(volume);
+  check(present !== null, "a volume with a target was published");
+  const publication = { ...present, interrupted: true };
+  if (volume.publication?.interrupted !== true) {
+    await core.specs.volumes.update(volume.uuid, (old) => ({ ...old, publication }));
+  }
+  return publication;
 }
 
 function checkFrontend(volume: VolumeSpec, target: TargetConfig, frontendNode: string): void {
@@ -318,8 +350,14 @@ export async function unpublish(
   const { nexus, node } = target;
   const lazy = options.force && (await options.isDown(node));
   await specs.volumes.carryOut(uuid, "Unpublish", async () => {
-    if (lazy) await destroyNexusLazily(core, nexus);
-    else await destroyNexus(core, nexus);
+    // Nobody can tell how its hosts left: none of them is taken for gone.
+    if (lazy) return await destroyNexusLazily(core, nexus);
+    const end = await endPublication(core, nexus);
+    await destroyNexus(core, nexus);
+    const present = publicationOf(volume);
+    if (end === null || present === null) return;
+    const publication = withOutcome(present, end, hostsOfTarget(target));
+    await specs.volumes.update(uuid, (old) => ({ ...old, publication }));
   });
   log.info("volume unpublished", { "volume.uuid": uuid, "nexus.uuid": nexus, lazy });
 }

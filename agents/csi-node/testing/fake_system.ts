@@ -11,6 +11,8 @@ import { ManualClock } from "#common/clock.ts";
 import { VolumeGuard } from "#common/csi/guard.ts";
 import { SvcError } from "#common/errors.ts";
 import { silentLog } from "#common/log.ts";
+import { NQN_PREFIX } from "#common/nqn.ts";
+import { volumeOfName } from "#common/types/publication.ts";
 import type { NodeContext } from "../context.ts";
 import { LinuxSystem, type PathKind, type ProgramResult } from "../system.ts";
 import type { ReadVolume } from "../whereabouts.ts";
@@ -24,6 +26,7 @@ type FakeMount = {
   options: string[];
 };
 
+const volumeOfNqn = (nqn: string): string => volumeOfName(nqn.replace(`${NQN_PREFIX}:`, ""));
 const OK: ProgramResult = { code: 0, stdout: "", stderr: "" };
 const failed = (stderr: string, code = 32): ProgramResult => ({ code, stdout: "", stderr });
 
@@ -143,7 +146,7 @@ export class FakeSystem extends LinuxSystem {
     this.folder(`/sys/class/nvme-subsystem/nvme-subsys-${device}/${device}`);
     this.put(`/sys/block/${device}/dev`, `259:${device.slice(4, -2)}\n`);
     this.put(`/sys/block/${device}/size`, "204800\n");
-    this.put(`/sys/block/${device}/wwid`, `uuid.${nqn.split(":").at(-1)}\n`);
+    this.put(`/sys/block/${device}/wwid`, `uuid.${volumeOfNqn(nqn)}\n`);
     this.put(`/dev/${device}`, "x".repeat(16));
     this.onConnect();
     return `instance=${index},cntlid=1`;
@@ -208,7 +211,7 @@ export class FakeSystem extends LinuxSystem {
   #uuidOf(node: string): string {
     const device = path.basename(node);
     const nqn = [...this.#controllers.values()].find((one) => one.device === device)?.nqn;
-    return nqn?.split(":").at(-1) ?? "";
+    return volumeOfNqn(nqn ?? "");
   }
 
   override async run(program: string, args: readonly string[]): Promise<ProgramResult> {

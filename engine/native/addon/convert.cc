@@ -369,6 +369,14 @@ Napi::Value encode(Napi::Env env, const host::ChildStatus& child) {
       .take();
 }
 
+Napi::Value encode(Napi::Env env, const host::HostStatus& host) {
+  return Record(env)
+      .text("nqn", host.nqn)
+      .number("live", host.live)
+      .number("lost", host.lost)
+      .take();
+}
+
 Napi::Value encode(Napi::Env env, const host::NexusStatus& nexus) {
   return Record(env)
       .text("name", nexus.name)
@@ -381,6 +389,8 @@ Napi::Value encode(Napi::Env env, const host::NexusStatus& nexus) {
       .value("children", encode(env, nexus.children))
       .texts("allowedHosts", nexus.allowed_hosts)
       .number("connectedHosts", nexus.connected_hosts)
+      .value("hosts", encode(env, nexus.hosts))
+      .flag("hostsComplete", nexus.hosts_complete)
       .take();
 }
 

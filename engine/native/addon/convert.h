@@ -48,6 +48,7 @@ class Reader final {
 [[nodiscard]] Napi::Value encode(Napi::Env env, const host::ReplicaInfo& replica);
 [[nodiscard]] Napi::Value encode(Napi::Env env, const host::BdevInfo& bdev);
 [[nodiscard]] Napi::Value encode(Napi::Env env, const host::ChildStatus& child);
+[[nodiscard]] Napi::Value encode(Napi::Env env, const host::HostStatus& host);
 [[nodiscard]] Napi::Value encode(Napi::Env env, const host::NexusStatus& nexus);
 [[nodiscard]] Napi::Value encode(Napi::Env env, const host::NvmeControllerInfo& controller);
 [[nodiscard]] Napi::Value encode(Napi::Env env, const host::NamedStats& stats);

@@ -148,6 +148,7 @@ Task<Result<NexusStatus>> NexusService::create(NexusRequest request) {
         events_.on_nexus_changed(text);
       });
   nexuses_[uuid] = nexus;
+  ledgers_[uuid] = std::make_shared<nvmf::HostLedger>();
   events_.on_log(LogLevel::kInfo, "nexus created",
                  {{"nexus.uuid", uuid.to_string()}, {"nexus.name", nexus->name()}});
   co_return describe(*nexus);
@@ -230,6 +231,7 @@ Task<Result<void>> NexusService::destroy_locked(NexusPtr nexus) {
   sharing_.forget_reservations(ptpl_file(nexus->uuid()));
   nexuses_.erase(nexus->uuid());
   children_seen_.erase(nexus->uuid().to_string());
+  ledgers_.erase(nexus->uuid());
   events_.on_log(LogLevel::kInfo, "nexus destroyed", {{"nexus.uuid", nexus->uuid().to_string()}});
   co_return Result<void>();
 }
@@ -269,6 +271,7 @@ Task<Result<NexusStatus>> NexusService::publish(std::string uuid,
     request.cntlid_max = nexus->options().max_cntlid;
     request.ana = options_.ana_enabled;
     request.ptpl_file = ptpl_file(nexus->uuid());
+    request.ledger = ledgers_[nexus->uuid()];
     request.bdev = std::move(nexus);
     return sharing_.share(std::move(request));
   };
@@ -394,6 +397,12 @@ NexusStatus NexusService::describe(const nexus::Nexus& nexus) const {
     if (ana.ok()) status.ana_state = static_cast<uint8_t>(ana.value());
     const auto served = sharing_.target().find(nqn_of(nexus.name()));
     if (served.ok()) status.connected_hosts = static_cast<uint32_t>(served.value().hosts.size());
+  }
+  if (const auto ledger = ledgers_.find(nexus.uuid()); ledger != ledgers_.end()) {
+    for (auto& host : ledger->second->hosts()) {
+      status.hosts.push_back({std::move(host.nqn), host.live, host.lost});
+    }
+    status.hosts_complete = ledger->second->complete();
   }
   for (auto& child : nexus.children()) {
     ChildStatus leg;

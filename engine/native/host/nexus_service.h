@@ -80,6 +80,7 @@ class NexusService final {
   const EngineOptions& options_;
   AsyncMutex creating_;
   std::map<Uuid, NexusPtr> nexuses_;
+  std::map<Uuid, std::shared_ptr<nvmf::HostLedger>> ledgers_;  // of the hosts of each
   std::map<Uuid, std::shared_ptr<AsyncMutex>> locks_;
   std::map<std::string, std::map<std::string, ChildSeen>>
       children_seen_;  // by uuid, by URI: logged

@@ -50,9 +50,10 @@ void Sharing::forget_reservations(const std::string& ptpl_path) const {
 }
 
 // Each target of a volume is another nexus, yet initiators join paths only when the ids agree: a
-// nexus named by a uuid (its volume's) is known by that one on the wire.
+// nexus named by a uuid (its volume's) is known by that one on the wire. What follows a colon tells
+// one publication of the volume from the next: the name is another, the identity the same.
 [[nodiscard]] static Uuid identity_of(const ShareRequest& request) {
-  const auto volume = Uuid::parse(request.name);
+  const auto volume = Uuid::parse(request.name.substr(0, request.name.find(':')));
   return request.as == ShareAs::kNexus && volume.ok() ? volume.value() : request.bdev->uuid();
 }
 
@@ -81,6 +82,7 @@ Task<Result<void>> Sharing::share(ShareRequest request) {
   options.cntlid_max = request.cntlid_max;
   options.ana_reporting = request.ana;
   options.ptpl_path = ptpl_path.take();
+  options.ledger = std::move(request.ledger);
   options.port = request.as == ShareAs::kNexus ? target_.nexus_port() : target_.replica_port();
   co_return co_await target_.add_subsystem(std::move(options));
 }

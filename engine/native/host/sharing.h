@@ -33,6 +33,7 @@ struct ShareRequest {
   uint16_t cntlid_min = 1, cntlid_max = 0xFFEF;
   bool ana = false;
   std::string ptpl_file;  // below the ptpl directory; "": none
+  std::shared_ptr<nvmf::HostLedger> ledger;
 };
 
 class Sharing final {

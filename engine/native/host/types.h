@@ -109,6 +109,12 @@ struct ChildStatus {
   bool has_io_log = false;
 };
 
+// A host that was connected to a nexus while it was shared, now or earlier.
+struct HostStatus {
+  std::string nqn;
+  uint32_t live = 0, lost = 0;  // controllers: connected; ended without a shutdown and not back
+};
+
 struct NexusStatus {
   std::string name, uuid, device_uri;
   uint64_t size = 0;
@@ -117,6 +123,8 @@ struct NexusStatus {
   std::vector<ChildStatus> children;
   std::vector<std::string> allowed_hosts;
   uint32_t connected_hosts = 0;  // controllers that hosts have now
+  std::vector<HostStatus> hosts;
+  bool hosts_complete = true;  // false: there were more than are kept
 };
 
 struct NvmeControllerInfo {

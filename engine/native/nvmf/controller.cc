@@ -315,6 +315,7 @@ void Controller::set_configuration(uint32_t cc) {
   if (!was_enabled && enable) {
     disabling_ = shutting_down_ = false;
     csts_ = kCstsReady;
+    set_shut_down(false);
   } else if (was_enabled && !enable) {
     disabling_ = true;
     drop_io_queues("the controller was disabled");
@@ -322,9 +323,22 @@ void Controller::set_configuration(uint32_t cc) {
   if ((cc & kCcShnMask) != 0 && (before & kCcShnMask) == 0) {
     csts_ = (csts_ & ~kCstsShutdownMask) | 1U << 2;  // occurring
     shutting_down_ = true;
+    set_shut_down(true);
     drop_io_queues("the controller was shut down");
   }
   update_association_timer();
+}
+
+void Controller::set_shut_down(bool shut_down) {
+  if (shut_down_ == shut_down) return;
+  shut_down_ = shut_down;
+  const auto& ledger = subsystem_.options().ledger;
+  if (!ledger) return;
+  if (shut_down) {
+    ledger->shut_down(host_nqn(), host_id());
+  } else {
+    ledger->resumed(host_nqn(), host_id());
+  }
 }
 
 // ---- Asynchronous events

@@ -60,6 +60,8 @@ class Controller final : public std::enable_shared_from_this<Controller> {
     return ((cc_ >> kCcIosqesShift) & 0xF) == 6 && ((cc_ >> kCcIocqesShift) & 0xF) == 4;
   }
   [[nodiscard]] uint32_t io_queue_count() const noexcept;
+  // By its host: it has nothing left to write.
+  [[nodiscard]] bool shut_down() const noexcept { return shut_down_; }
   [[nodiscard]] std::string peer() const;
   [[nodiscard]] bool is_admin(const Connection& connection) const noexcept {
     return admin_.get() == &connection;
@@ -112,6 +114,7 @@ class Controller final : public std::enable_shared_from_this<Controller> {
   Answer get_property(const PropertySqe& sqe) const;
   Answer set_property(const PropertySqe& sqe);
   void set_configuration(uint32_t cc);
+  void set_shut_down(bool shut_down);
   void drop_io_queues(const char* why);
   void io_queues_gone();
   void abort(Connection& connection, Request& request);
@@ -133,7 +136,8 @@ class Controller final : public std::enable_shared_from_this<Controller> {
   uint64_t cap_ = 0;
   uint32_t cc_ = 0, csts_ = 0;
   bool ending_ = false;
-  bool disabling_ = false, shutting_down_ = false;               // once the I/O queues are gone
+  bool shut_down_ = false;                          // asked for, and not enabled again since
+  bool disabling_ = false, shutting_down_ = false;  // once the I/O queues are gone
   std::map<uint16_t, std::shared_ptr<Connection>> connections_;  // by qid; 0 is the admin queue
   std::shared_ptr<Connection> admin_;
   std::map<uint8_t, uint32_t> features_;

@@ -347,11 +347,18 @@ uint16_t Subsystem::allocate_controller_id() {
 void Subsystem::add_controller(std::shared_ptr<Controller> controller) {
   live_controllers_.add();
   const uint16_t id = controller->id();
+  if (options_.ledger) options_.ledger->joined(controller->host_nqn(), controller->host_id());
   CHECK(controllers_.emplace(id, std::move(controller)).second);
 }
 
 void Subsystem::remove_controller(uint16_t id) {
-  CHECK(controllers_.erase(id) == 1);
+  const auto found = controllers_.find(id);
+  CHECK(found != controllers_.end());
+  const Controller& gone = *found->second;
+  if (options_.ledger && !gone.shut_down()) {
+    options_.ledger->lost(gone.host_nqn(), gone.host_id());
+  }
+  controllers_.erase(found);
   wake(std::exchange(replacements_, {}), true);
   live_controllers_.done();
 }

@@ -15,6 +15,7 @@
 #include "bdev/bdev.h"
 #include "core/reactor.h"
 #include "core/task.h"
+#include "nvmf/host_ledger.h"
 #include "nvmf/spec.h"
 #include "util/result.h"
 #include "util/uuid.h"
@@ -60,6 +61,7 @@ struct SubsystemOptions {
   AnaState ana_state = AnaState::kOptimized;
   std::string ptpl_path;  // file for reservations that persist; empty: PTPL not offered
   uint16_t port = 0;      // port named in the discovery log; 0: the replica port
+  std::shared_ptr<HostLedger> ledger;  // told of the hosts that come and go; null: nobody asks
 };
 
 struct HostInfo {

@@ -114,6 +114,8 @@ test("nexusToWire() turns a fault's time into a timestamp", () => {
     children: [child],
     allowedHosts: [],
     connectedHosts: 0,
+    hosts: [],
+    hostsComplete: true,
   });
   assert.deepEqual(wire.children?.[0]?.faultTimestamp, { seconds: 1n, nanos: 500_000_000 });
 });
@@ -121,7 +123,7 @@ test("nexusToWire() turns a fault's time into a timestamp", () => {
 test("openPath() opens no path to a nexus that has ended, before or meanwhile", async () => {
   const nexus = (state: NexusInfo["state"], anaState: NexusInfo["anaState"] = 0): NexusInfo => ({
     ...{ name: "v", uuid: replica.uuid, deviceUri: "", size: 1n, state, anaState, rebuilds: 0 },
-    ...{ children: [], allowedHosts: [], connectedHosts: 0 },
+    ...{ children: [], allowedHosts: [], connectedHosts: 0, hosts: [], hostsComplete: true },
   });
   const ask = async (before: NexusInfo["state"], after: NexusInfo["state"]) => {
     const calls: string[] = [];
