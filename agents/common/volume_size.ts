@@ -12,6 +12,8 @@ import { SvcError } from "./errors.ts";
 const MIB = 2 ** 20;
 
 export const VOLUME_GRANULE_BYTES = MIB;
+/** What a target keeps of each replica at least: 5 MiB before the data; after it 16 KiB and two blocks. */
+const TARGET_BYTES_MIN = 5 * MIB + 16 * 2 ** 10 + 2 * 512;
 /** 5 MiB before the data; after it 16 KiB and two blocks; in whole MiB. */
 export const REPLICA_ROOM_BYTES = 6 * MIB;
 /** Whatever is added or rounded up stays a whole number that JavaScript and REST hold exactly. */
@@ -47,4 +49,9 @@ export function volumeSizeMin(fileSystem: FileSystem | null): number {
 /** The size of the replicas of a new volume. */
 export function replicaSizeFor(volumeBytes: number): number {
   return volumeBytes + REPLICA_ROOM_BYTES;
+}
+
+/** A replica that is smaller surely has not room for the whole volume. */
+export function replicaSizeMin(volumeBytes: number): number {
+  return volumeBytes + TARGET_BYTES_MIN;
 }

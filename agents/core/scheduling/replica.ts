@@ -74,10 +74,14 @@ function sameBlocks(replicas: readonly ReplicaItem[]): readonly ReplicaItem[] {
 }
 
 /**
- * Replicas that can never become children of the nexus beside those it has: of another block size, or smaller. Nothing can
- * have been written to them through it.
+ * Replicas that can never become children of the nexus beside those it has: of another block size, or smaller than all of them
+ * and without room for the whole volume. Nothing can have been written to them through it. Those of pools with other
+ * cluster sizes may differ and fit all the same.
  */
-export function unfitFor(replicas: readonly ReplicaItem[], info: NexusInfo | null): ReplicaItem[] {
+export function unfitFor(
+  replicas: readonly ReplicaItem[],
+  { info, sizeMin }: { readonly info: NexusInfo | null; readonly sizeMin: number },
+): ReplicaItem[] {
   const children = replicas.filter(({ child }) => child !== null);
   const blockSizes = new Set(children.flatMap(({ blockSize }) => blockSize ?? []));
   const least = Math.min(...children.map(({ size }) => size));
@@ -89,7 +93,7 @@ export function unfitFor(replicas: readonly ReplicaItem[], info: NexusInfo | nul
       replica.child === null &&
       !isRecorded(replica) &&
       children.length > 0 &&
-      (replica.size < least ||
+      ((replica.size < least && replica.size < sizeMin) ||
         (replica.blockSize !== null && blockSizes.size > 0 && !blockSizes.has(replica.blockSize))),
   );
 }

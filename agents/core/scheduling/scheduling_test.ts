@@ -1,11 +1,14 @@
 /** Scheduling, rule by rule: each published filter and weight has its case. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import type { NexusInfo } from "#common/types/cluster.ts";
 import type { ChildReason } from "../engine/client.ts";
+import { bdevBlockSizes } from "../engine/convert.ts";
 import { type NodeItem, selectNodes } from "./node.ts";
 import {
   comparePools,
   explainPools,
+  ofOneBlockSize,
   onDistinctNodes,
   type PoolItem,
   type ReplicaRequest,
@@ -17,7 +20,9 @@ import {
   selectForNexus,
   sortForAttach,
   sortForRemoval,
+  unfitFor,
 } from "./replica.ts";
+import { blockSizeOfPool } from "./space.ts";
 
 const GIB = 2 ** 30;
 const LIMITS = { poolCommitment: 250, volumeCommitment: 40, volumeCommitmentInitial: 40 };
@@ -161,6 +166,77 @@ describe("selectPools()", () => {
     const items = [pool("a", { nodeCordoned: true }), pool("b", { free: 0 }), pool("c")];
     const why = explainPools(items, THICK, LIMITS);
     assert.equal(why, "3 pools, 2 where node is not cordoned, 1 where pool has free space");
+  });
+});
+
+describe("block sizes", () => {
+  const ids = (pools: readonly PoolItem[]) => pools.map(({ id }) => id);
+
+  test("selectPools() takes those of the volume's replicas, and those that nobody knows", () => {
+    const pools = [pool("a", { blockSize: 4096 }), pool("b"), pool("c", { blockSize: null })];
+    assert.deepEqual(ids(selectPools(pools, { ...THICK, blockSize: 512 }, LIMITS)), ["b", "c"]);
+    assert.deepEqual(ids(selectPools(pools, THICK, LIMITS)), ["a", "b", "c"]);
+  });
+  test("ofOneBlockSize() follows the best pool where that gives enough nodes, else the most", () => {
+    const a = pool("a", { blockSize: 4096 });
+    const other = pool("a2", { blockSize: 4096, node: a.node });
+    const [b, c] = [pool("b"), pool("c")];
+    assert.deepEqual(ids(ofOneBlockSize([a, b, c], 1)), ["a"]);
+    assert.deepEqual(ids(ofOneBlockSize([a, other, b, c], 2)), ["b", "c"]);
+    assert.deepEqual(ids(ofOneBlockSize([a, b, c], 3)), ["b", "c"]);
+    const unknown = pool("u", { blockSize: null });
+    assert.deepEqual(ids(ofOneBlockSize([a, unknown, b], 2)), ["a", "u"]);
+    assert.deepEqual(ids(ofOneBlockSize([b, unknown], 5)), ["b", "u"]);
+  });
+  test("blockSizeOfPool() believes the engine, else the disk's URI", () => {
+    const disks = ["aio:///dev/sdb?blk_size=4096&uuid=x"];
+    assert.equal(blockSizeOfPool({ blockSize: 512, disks }), 512);
+    assert.equal(blockSizeOfPool({ disks }), 4096);
+    assert.equal(blockSizeOfPool(undefined, ["uring:///dev/sdb?blk_size=512"]), 512);
+    assert.equal(blockSizeOfPool({ disks: ["/dev/sdb"] }), null);
+    assert.equal(blockSizeOfPool(undefined), null);
+  });
+  test("bdevBlockSizes() finds a pool's disk among the bdevs of an engine that tells no more", () => {
+    const bdev = (name: string, uri: string, blkSize: number) => ({ name, uri, blkSize });
+    const sizes = bdevBlockSizes(
+      [
+        { name: "p1", disks: ["aio:///dev/sdb?blk_size=4096"] },
+        { name: "p2", disks: ["/dev/sdc"] },
+        { name: "p3", disks: [] },
+        { name: "p4", disks: ["/dev/sdd"] },
+      ],
+      [bdev("/dev/sdb", "", 4096), bdev("x", "aio:///dev/sdc?uuid=1", 512), bdev("", "", 512)],
+    );
+    assert.deepEqual(
+      [...sizes],
+      [
+        ["p1", { blockSize: 4096 }],
+        ["p2", { blockSize: 512 }],
+      ],
+    );
+  });
+});
+
+describe("unfitFor()", () => {
+  test("names what can never be attached, and nothing that is healthy, attached or away", () => {
+    const item = (uuid: string, change: Partial<ReplicaItem> = {}): ReplicaItem => ({
+      ...{ uuid, node: uuid, pool: uuid, size: GIB, blockSize: 512, online: true, poolFree: GIB },
+      ...{ allocated: null, child: null, groupOnPool: 0 },
+      ...change,
+    });
+    const child = { status: "Online", reason: "None", rebuildProgress: null } as const;
+    const first = item("first", { child });
+    const blocks = item("blocks", { blockSize: 4096 });
+    const small = item("small", { size: GIB - 1 });
+    const info = (uuid: string) => ({ clean_shutdown: false, children: [{ uuid, healthy: true }] });
+    const unfit = (items: ReplicaItem[], of: NexusInfo | null = null, sizeMin = GIB) =>
+      unfitFor(items, { info: of, sizeMin }).map(({ uuid }) => uuid);
+    assert.deepEqual(unfit([first, small], null, GIB - 1), [], "it has room for the volume");
+    const fine = [item("ok"), item("unknown", { blockSize: null })];
+    assert.deepEqual(unfit([first, blocks, small, ...fine]), ["blocks", "small"]);
+    assert.deepEqual(unfit([first, blocks], info("blocks")), []);
+    assert.deepEqual(unfit([first, { ...blocks, online: false }]), []);
+    assert.deepEqual(unfit([blocks, small]), [], "without a child nobody knows what fits");
   });
 });
 

@@ -42,11 +42,15 @@ export function suspectNodes(core: Core, volume: VolumeSpec): string[] {
 
 /**
  * The size of a further replica of a volume: as its others. A volume that was made when replicas had no room beside the data
- * keeps its device as it is: with larger replicas alone the device would grow, and the older ones would fit no more.
+ * keeps its device as it is: with larger replicas alone the device would grow, and the older ones would fit no more. There a
+ * replica's real size counts, in whole clusters of its pool: beside it a smaller one, of another pool, would not fit.
  */
-export function replicaSizeOf(volume: VolumeSpec, owned: readonly ReplicaSpec[]): number {
-  const sizes = owned.map(({ size }) => size);
-  return sizes.length === 0 ? replicaSizeFor(volume.size) : Math.max(...sizes);
+function replicaSizeOf(core: Core, volume: VolumeSpec): number {
+  const owned = replicasOfVolume(core, volume.uuid);
+  if (owned.length === 0) return replicaSizeFor(volume.size);
+  const asked = Math.max(...owned.map(({ size }) => size));
+  if (asked >= replicaSizeFor(volume.size)) return asked;
+  return Math.max(asked, ...owned.map(({ uuid }) => core.registry.replica(uuid)?.size ?? 0));
 }
 
 /** The block size of a replica: of its pool's disk; null: not known. */
@@ -147,7 +151,7 @@ export function replicaRequest(
   const known = allocations.filter((bytes) => bytes !== undefined);
   const allocated = owned.length === 0 ? 0 : known.length === 0 ? null : Math.max(...known);
   return {
-    size: replicaSizeOf(volume, owned),
+    size: replicaSizeOf(core, volume),
     blockSize: blockSizeOfVolume(core, volume),
     thin: volume.thin,
     published: volume.target?.active ?? false,

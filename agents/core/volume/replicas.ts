@@ -7,6 +7,7 @@ import { errorMessage, SvcError } from "#common/errors.ts";
 import { childUri, type NexusChild, type NexusSpec } from "#common/types/nexus.ts";
 import { poolOf } from "#common/types/replica.ts";
 import type { VolumeSpec } from "#common/types/volume.ts";
+import { replicaSizeMin } from "#common/volume_size.ts";
 import { type Core, nexusInfoOf } from "../context.ts";
 import { addChild, removeChild } from "../nexus/ops.ts";
 import { createReplica, destroyOrDisown, makeAccessible } from "../replica/ops.ts";
@@ -214,8 +215,13 @@ export async function planAttach(
 ): Promise<AttachPlan> {
   const info = await nexusInfoOf(core, { volume: volume.uuid, nexus: nexus.uuid });
   const items = replicaItems(core, volume);
-  const [unfit] = unfitFor(items, info);
-  if (unfit) return { discard: unfit };
+  const [unfit] = unfitFor(items, { info, sizeMin: replicaSizeMin(volume.size) });
+  if (unfit) {
+    const fields = { "volume.uuid": volume.uuid, "replica.uuid": unfit.uuid };
+    const why = { size: unfit.size, "block.size": unfit.blockSize };
+    core.log.info("replica does not fit beside the others and is given up", { ...fields, ...why });
+    return { discard: unfit };
+  }
   const suspects = new Set(suspectNodes(core, volume));
   const usable = items.filter((item) => !suspects.has(item.node));
   const pauses = new Map(
