@@ -54,14 +54,19 @@ test("checkoutFiles() refuses an ignore pattern that it would read wrong", (t) =
 
 test("tidy and format_native fail when git cannot list a clone's files", (t) => {
   const clone = folder(t, {
-    "package.json": '{"type":"module"}',
     ".git": "gitdir: /nonexistent\n",
   });
-  for (const script of ["tidy.ts", "format_native.ts"]) {
-    fs.mkdirSync(path.join(clone, "hack"), { recursive: true });
-    fs.copyFileSync(path.join(root, "hack", script), path.join(clone, "hack", script));
+  for (const file of [
+    "package.json",
+    "agents/common/command_line.ts",
+    "agents/common/errors.ts",
+    "hack/files.ts",
+    "hack/tidy.ts",
+    "hack/format_native.ts",
+  ]) {
+    fs.mkdirSync(path.join(clone, path.dirname(file)), { recursive: true });
+    fs.copyFileSync(path.join(root, file), path.join(clone, file));
   }
-  fs.copyFileSync(path.join(root, "hack/files.ts"), path.join(clone, "hack/files.ts"));
   const run = (script: string, PATH: string | undefined) =>
     spawnSync(process.execPath, [path.join(clone, "hack", script)], {
       encoding: "utf8",

@@ -139,10 +139,12 @@ export class EtcdChart extends InstallChart {
               ...pullSecrets(install),
               ...(affinity === null ? {} : { affinity }),
               securityContext: { ...DEFAULT_SECCOMP, fsGroup: UID.data },
-              initContainers:
-                persistence.enabled && etcd.volumePermissions.enabled ? [this.chown()] : [],
+              // No empty lists: the server does not keep them, and each `kubectl apply` would send them again.
+              ...(persistence.enabled && etcd.volumePermissions.enabled
+                ? { initContainers: [this.chown()] }
+                : {}),
               containers: [this.container()],
-              volumes: persistence.enabled ? [] : [{ name: "data", emptyDir: {} }],
+              ...(persistence.enabled ? {} : { volumes: [{ name: "data", emptyDir: {} }] }),
             },
           },
           ...(persistence.enabled ? { volumeClaimTemplates: [claim] } : {}),

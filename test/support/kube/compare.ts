@@ -5,6 +5,7 @@
  * amounts, because the server writes `1000m` as `1`; what JSON of the server cannot hold (empty lists, maps and texts
  * of optional fields) counts as the same as nothing.
  */
+import type { KubeObject } from "./api.ts";
 
 const SUFFIXES: Readonly<Record<string, number>> = {
   "": 1,
@@ -58,4 +59,18 @@ export function missing(wanted: unknown, found: unknown, at = ""): readonly stri
 
 function difference(wanted: unknown, found: unknown, at: string): string {
   return `${at}: wanted ${JSON.stringify(wanted)}, found ${JSON.stringify(found)}`;
+}
+
+/**
+ * Whether the server answers `creationTimestamp: null` in a StatefulSet's claim templates, as before Kubernetes 1.34.
+ * kubectl compares that list as a whole: each `apply` then says "configured" and sends what changes nothing.
+ */
+export function hasDatedTemplates(found: KubeObject | null): boolean {
+  // Proof of the cast: the API server has checked the object against its schema.
+  const spec = found?.["spec"] as
+    | { volumeClaimTemplates?: readonly { metadata: Readonly<Record<string, unknown>> }[] }
+    | undefined;
+  return (spec?.volumeClaimTemplates ?? []).some(
+    ({ metadata }) => metadata["creationTimestamp"] === null,
+  );
 }
