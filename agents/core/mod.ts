@@ -27,6 +27,7 @@ import { DrainReconciler } from "./reconcile/drain.ts";
 import { collectNexuses, collectReplicas } from "./reconcile/garbage.ts";
 import { AwayReplicas } from "./reconcile/hot_spare.ts";
 import { ALL_TRIGGERS, ReconcileLoop, type Task } from "./reconcile/loop.ts";
+import { OldTargets } from "./reconcile/old_targets.ts";
 import { reconcilePools } from "./reconcile/pool.ts";
 import { relievePools } from "./reconcile/relief.ts";
 import { collectVolumes, reconcileVolumes } from "./reconcile/volume.ts";
@@ -154,6 +155,7 @@ export async function createCore(options: CoreOptions): Promise<CoreAgent> {
 
 function makeTasks(core: Core, drain: DrainReconciler): Task[] {
   const away = new AwayReplicas();
+  const old = new OldTargets(core);
   const soon: Trigger[] = ["start", "creating-to-deleting", "node-online"];
   return [
     {
@@ -169,7 +171,12 @@ function makeTasks(core: Core, drain: DrainReconciler): Task[] {
       on: ALL_TRIGGERS,
       run: (signal) => relievePools(core, signal),
     },
-    { name: "nexuses", every: 1, on: soon, run: (signal) => collectNexuses(core, signal) },
+    {
+      name: "nexuses",
+      every: 1,
+      on: [...soon, "changed"],
+      run: (signal) => collectNexuses(core, old, signal),
+    },
     {
       name: "volumes",
       every: 1,

@@ -216,7 +216,10 @@ export async function publishVolume(
   if (found.spec.target !== undefined) {
     published = await publishedBefore(rest, found, wish);
   } else {
-    const node = await localTarget(rest, nodeId);
+    // The control plane takes a node that is named for an order; inside a group it spreads the targets itself, and prefers
+    // the frontend's node.
+    const isGrouped = found.spec.affinity_group !== undefined;
+    const node = isGrouped ? null : await localTarget(rest, nodeId);
     try {
       published = await rest.publishVolume(uuid, {
         publish_context: context,

@@ -10,13 +10,17 @@ import { deleteVolume, publishVolume } from "./volumes.ts";
 const V = "ec4e66fb-3b33-4439-b504-d49aba53da26";
 const URI = `nvmf://10.1.0.5:4421/nqn.2019-05.io.openebs:${V}`;
 
-function volume({ status = "Created", node = "", uri = URI } = {}) {
+function volume({ status = "Created", node = "", uri = URI, group = "" } = {}) {
   const spec = { uuid: V, num_replicas: 1, size: 1, status, thin: false };
   const target = { node, protocol: "nvmf" };
   const nexus = { ...{ uuid: V, node, size: 1, state: "Online", protocol: "nvmf", rebuilds: 0 } };
   const state = { uuid: V, size: 1, status: "Online", replica_topology: {} };
   return {
-    spec: { ...spec, policy: { self_heal: true }, ...(node === "" ? {} : { target }) },
+    spec: {
+      ...spec,
+      ...(group === "" ? {} : { affinity_group: { id: group } }),
+      ...{ policy: { self_heal: true }, ...(node === "" ? {} : { target }) },
+    },
     state: {
       ...state,
       ...(node === "" ? {} : { target: { ...nexus, children: [], deviceUri: uri } }),
@@ -76,4 +80,17 @@ test("publishVolume() without access lists asks whose volume it is, also for its
   assert.deepEqual(other.calls, [READ, PUBLISH]);
   const own = await serve(t, { [READ]: [200, found], [PUBLISH]: [200, found] });
   assert.deepEqual(await publishVolume(own.rest, wish), { uri: URI });
+});
+
+test("publishVolume() asks for a target on the application's node, but not inside an affinity group", async (t) => {
+  const wish = { uuid: V, nodeId: "node-1", parameters: {} };
+  const made = volume({ node: "node-1" });
+  for (const group of ["", "set"]) {
+    const { rest, calls } = await serve(t, {
+      [READ]: [200, volume({ group })],
+      [PUBLISH]: [200, made],
+    });
+    assert.deepEqual(await publishVolume(rest, wish), { uri: URI });
+    assert.deepEqual(calls, [READ, ...(group === "" ? ["GET /nodes/node-1"] : []), PUBLISH]);
+  }
 });

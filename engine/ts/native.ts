@@ -155,6 +155,8 @@ const NexusSchema = Type.Object({
   name: text,
   uuid: text,
   deviceUri: text,
+  /** As it was asked for. */
+  infoKey: text,
   size: u64,
   state: nexusState,
   anaState,

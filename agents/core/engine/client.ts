@@ -100,6 +100,13 @@ export type NexusState = {
   readonly allowedHosts: readonly string[];
 };
 
+export type TargetHosts = {
+  /** Controllers that hosts have now. */
+  readonly connected: number;
+  /** The key that its record was asked to be kept under; null: not told. */
+  readonly infoKey: string | null;
+};
+
 export type BlockDevice = {
   readonly available: boolean;
   readonly devlinks: readonly string[];
@@ -161,8 +168,8 @@ export interface EngineClient {
   probe(): Promise<{ readonly instanceUuid: string | null }>;
   /** Everything it has. */
   load(): Promise<Snapshot>;
-  /** How many hosts are connected to each of its nexuses; null: it does not tell. */
-  targetHosts(): Promise<ReadonlyMap<string, number> | null>;
+  /** What it tells of each of its nexuses beyond its state; null: it does not tell. */
+  targetHosts(): Promise<ReadonlyMap<string, TargetHosts> | null>;
   blockDevices(options: { readonly all: boolean }): Promise<BlockDevice[]>;
   createPool(request: CreatePool): Promise<PoolState>;
   importPool(request: CreatePool): Promise<PoolState>;

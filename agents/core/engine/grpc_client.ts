@@ -132,7 +132,12 @@ function connect(options: {
     targetHosts: async () => {
       try {
         const { targets } = await hosts.listTargetHosts({});
-        return new Map(targets.map(({ nexusUuid, connected }) => [nexusUuid, connected]));
+        return new Map(
+          targets.map(({ nexusUuid, connected, infoKey }) => [
+            nexusUuid,
+            { connected, infoKey: infoKey ?? null },
+          ]),
+        );
       } catch (error) {
         if (isKind(error, "unimplemented")) return null;
         throw error;

@@ -130,7 +130,9 @@ export class DrainReconciler {
     const { registry, log } = this.#core;
     try {
       const hosts = await registry.engine(node).targetHosts();
-      return hosts === null ? [] : left.filter(({ uuid }) => (hosts.get(uuid) ?? 0) === 0);
+      return hosts === null
+        ? []
+        : left.filter(({ uuid }) => (hosts.get(uuid)?.connected ?? 0) === 0);
     } catch (error) {
       log.info("hosts of old targets are not known", { "node.id": node, error: toSvcError(error) });
       return [];

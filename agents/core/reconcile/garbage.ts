@@ -1,7 +1,8 @@
 /**
  * Garbage: replicas and nexuses that nobody owns or that are to go.
  *
- * Invariant: only what is managed is destroyed on its own account; what a user made without an owner stays.
+ * Invariants: only what is managed is destroyed on its own account; what a user made without an owner stays; the present
+ * target of a volume stays, and one that may still be at work is shut down before it counts as old.
  */
 import { isShutdown } from "#common/types/nexus.ts";
 import { poolOf } from "#common/types/replica.ts";
@@ -9,7 +10,8 @@ import type { Core } from "../context.ts";
 import { destroyNexusHeld } from "../nexus/ops.ts";
 import { destroyReplicaHeld } from "../replica/ops.ts";
 import { forEach } from "./each.ts";
-import type { Outcome } from "./loop.ts";
+import { mergeOutcomes, type Outcome } from "./loop.ts";
+import type { OldTargets } from "./old_targets.ts";
 
 export async function collectReplicas(core: Core, signal: AbortSignal): Promise<Outcome> {
   const { specs, registry } = core;
@@ -41,8 +43,18 @@ export async function collectReplicas(core: Core, signal: AbortSignal): Promise<
   });
 }
 
-export async function collectNexuses(core: Core, signal: AbortSignal): Promise<Outcome> {
+export async function collectNexuses(
+  core: Core,
+  old: OldTargets,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  const ownerless = await old.collectOwnerless(signal);
+  return mergeOutcomes([ownerless, await collectSpecs(core, old, signal)]);
+}
+
+async function collectSpecs(core: Core, old: OldTargets, signal: AbortSignal): Promise<Outcome> {
   const { specs, registry } = core;
+  const stayMs = old.look();
   return await forEach(core, specs.nexuses.all(), {
     name: "nexus garbage",
     signal,
@@ -55,20 +67,25 @@ export async function collectNexuses(core: Core, signal: AbortSignal): Promise<O
       const phase = specs.nexuses.phase(spec);
       const volume = owner === null ? undefined : specs.volumes.find(owner);
       const orphan = spec.managed && (owner === null || !volume);
-      const stray =
-        volume && !volume.operation && volume.target?.nexus !== uuid && !isShutdown(spec);
-      const left =
-        volume && volume.target?.nexus === uuid && !volume.target.active && !volume.operation;
+      const present = volume?.target?.nexus === uuid && volume.target.active;
+      // Of a volume that has another target or none.
+      const isOld = volume && !volume.operation && !present;
+      const stray = isOld && (!isShutdown(spec) || volume.target?.nexus === uuid);
       // Strays belong to a volume whose operation may be about to name them: its guard tells.
       const settled = owner === null || !core.guards.busy(`volume/${owner}`);
-      const garbage = phase === "Deleting" || orphan || ((stray || left) && settled);
+      const garbage = phase === "Deleting" || orphan || (stray && settled);
       if (garbage) {
         if (!online) return "idle"; // when its node returns
         await destroyNexusHeld(core, uuid);
         return "busy";
       }
-      if (!isShutdown(spec) || !spec.status_info.shutdown_failed || !online) return "idle";
-      return await settleShutdown(core, uuid, node);
+      if (!isShutdown(spec) || !online) return "idle";
+      if (spec.status_info.shutdown_failed) return await settleShutdown(core, uuid, node);
+      if (!isOld || !settled || old.waitsForDrain(spec) || (await stayMs(spec)) > 0) return "idle";
+      const now = specs.volumes.find(volume.uuid);
+      if (now?.operation || now?.target?.nexus === uuid) return "idle"; // it changed while the engine was asked
+      await destroyNexusHeld(core, uuid);
+      return "busy";
     },
   });
 }

@@ -467,7 +467,12 @@ export class FakeCluster {
       targetHosts: () =>
         call("targetHosts", () =>
           engine.tellsMore
-            ? new Map([...engine.nexuses.keys()].map((uuid) => [uuid, engine.hosts.get(uuid) ?? 0]))
+            ? new Map(
+                [...engine.nexuses].map(([uuid, { request }]) => [
+                  uuid,
+                  { connected: engine.hosts.get(uuid) ?? 0, infoKey: request.infoKey },
+                ]),
+              )
             : null,
         ),
       blockDevices: () => call("blockDevices", () => []),

@@ -13,7 +13,6 @@ import { type Log, silentLog } from "#common/log.ts";
 import { type Random, seededRandom } from "#common/random.ts";
 import { encodeJson } from "#common/store/json.ts";
 import { MemoryStore } from "#common/store/memory.ts";
-import { isShutdown } from "#common/types/nexus.ts";
 import { replicaOfUri } from "../scheduling/snapshot.ts";
 import { BLOCKS } from "./fake_data.ts";
 import type { FakeEngine } from "./fake_engine.ts";
@@ -40,6 +39,8 @@ export class SimWorld {
   readonly #clients: Client[] = [];
   readonly #history: string[] = [];
   #value = 0;
+  /** Asked for at the same time. */
+  #requests = 0;
   #calm = false;
 
   private constructor(rig: Rig, random: Random) {
@@ -131,6 +132,7 @@ export class SimWorld {
   /** One or two requests at the same time, perhaps while somebody writes; any may fail. */
   async #ask(): Promise<void> {
     const requests = [this.#request(), ...(this.#chance(30) ? [this.#request()] : [])];
+    this.#requests = requests.length;
     if (this.#chance(30)) requests.push(() => this.#write());
     const results = await Promise.allSettled(requests.map((request) => request()));
     for (const result of results) {
@@ -151,8 +153,9 @@ export class SimWorld {
     switch (kind) {
       case "publish":
         return async () => {
-          const node = this.#chance(50) ? `node-${1 + (this.#random.uint32() % NODES)}` : undefined;
+          const node = this.#wish();
           const { state } = await rig.publish(uuid, node);
+          this.#checkWish(uuid, node);
           if (state.target) client.paths.add(state.target.uuid);
         };
       case "unpublish":
@@ -163,13 +166,16 @@ export class SimWorld {
       case "republish":
         return async () => {
           const reuseExisting = this.#chance(50);
+          const node = this.#wish();
           const request = {
             volume: uuid,
             protocol: "nvmf",
             reuseExisting,
             frontendNode: "",
+            ...(node === undefined ? {} : { node }),
           } as const;
           const { state } = await call(rig.api, "RepublishVolume", request);
+          this.#checkWish(uuid, node);
           if (state.target && client.paths.size > 0) client.paths.add(state.target.uuid);
         };
       case "more":
@@ -184,6 +190,18 @@ export class SimWorld {
         client.paths.clear();
         return () => call(rig.api, "DestroyVolume", { volume: uuid });
     }
+  }
+
+  /** Half of those that ask for a target ask for a node. */
+  #wish(): string | undefined {
+    return this.#chance(50) ? `node-${1 + (this.#random.uint32() % NODES)}` : undefined;
+  }
+
+  /** Whoever was told that it worked has the target where it was asked for, until somebody else moves it. */
+  #checkWish(volume: string, node: string | undefined): void {
+    const target = this.#rig.core.specs.volumes.find(volume)?.target;
+    if (node === undefined || this.#requests > 1) return;
+    assert.equal(target?.node, node, `${volume}: a target was asked for on ${node}`);
   }
 
   async #create(): Promise<void> {
@@ -368,15 +386,9 @@ export class SimWorld {
     for (const spec of all) {
       assert.equal(spec.operation, null, `unfinished: ${encodeJson(spec)}`);
     }
-    const left = nexusSpecs
-      .all()
-      .filter((spec) => !isShutdown(spec) || !volumes.find(spec.owner ?? ""));
-    const named = new Set(volumes.all().map(({ target }) => target?.nexus));
-    assert.deepEqual(
-      left.filter((spec) => !named.has(spec.uuid)),
-      [],
-      "nexus specs of nobody",
-    );
+    const present = new Set(volumes.all().flatMap(({ target }) => target?.nexus ?? []));
+    const left = nexusSpecs.all().filter((spec) => !present.has(spec.uuid));
+    assert.deepEqual(left, [], "nexus specs of nobody");
     const lost = registry.nexuses().filter(({ uuid }) => !nexusSpecs.find(uuid));
     assert.deepEqual(lost, [], "nexuses of nobody");
     const known = new Set(specs.replicas.all().map((spec) => spec.uuid));
@@ -385,7 +397,7 @@ export class SimWorld {
     const targets = specs.volumes
       .all()
       .flatMap(({ target }) => (target?.active ? target.nexus : []));
-    const nexuses = rig.cluster.openNexuses().map((nexus) => nexus.uuid);
+    const nexuses = rig.cluster.engines.flatMap((engine) => [...engine.nexuses.keys()]);
     assert.deepEqual(nexuses.sort(), targets.sort(), "a target for each volume, and no other");
   }
 }

@@ -8,6 +8,7 @@
  *   taken them: an earlier target that could not be stopped may have gone on without one until then.
  * - That record is fenced before the new target serves: an earlier one that is still at work cannot record the loss of
  *   a child any more, and so acknowledges nothing that one of them missed.
+ * - A target is made on the node that was asked for, or not at all.
  * - Callers hold the volume's guard.
  */
 import { check } from "#common/check.ts";
@@ -38,9 +39,10 @@ import {
   shareNexus,
   shutdownNexus,
 } from "../nexus/ops.ts";
+import { destroyOwnerless, ownerlessTargets } from "../nexus/ownerless.ts";
 import { selectNodes } from "../scheduling/node.ts";
 import { isHealthy, type ReplicaItem, selectForNexus } from "../scheduling/replica.ts";
-import { nodeItems, replicaItems, suspectNodes } from "../scheduling/snapshot.ts";
+import { nexusesOfVolume, nodeItems, replicaItems, suspectNodes } from "../scheduling/snapshot.ts";
 import { childFor } from "./replicas.ts";
 
 const CONTROLLER_IDS = 2;
@@ -116,25 +118,66 @@ export async function nexusReplicas(
   );
 }
 
-/** @throws {SvcError} `resource-exhausted`, `failed-precondition`, `not-found` */
+/**
+ * A wish is obeyed or refused; without one the best of all nodes is taken, `preferred` before others that are as good.
+ * @throws {SvcError} `resource-exhausted`, `failed-precondition`, `not-found`
+ */
 function chooseNode(
   core: Core,
   volume: VolumeSpec,
-  { node, leaving }: { readonly node: string | null; readonly leaving: string | null },
+  choice: {
+    readonly wish: string | null;
+    readonly preferred: string | null;
+    readonly leaving: string | null;
+  },
 ): string {
-  if (node !== null && volume.affinity_group === null && leaving === null) {
-    core.specs.nodes.get(node);
-    core.registry.engine(node); // must be online; an explicit wish overrules a cordon
-    return node;
-  }
+  const { wish, preferred, leaving } = choice;
+  if (wish !== null) return wishedNode(core, volume, { wish, leaving });
   const items = nodeItems(core, volume);
-  const preferred = node ?? items.find((item) => item.hasReplica)?.id ?? null;
-  const [best] = selectNodes(items, { preferred, leaving });
+  const [best] = selectNodes(items, {
+    preferred: preferred ?? items.find((item) => item.hasReplica)?.id ?? null,
+    leaving,
+  });
   if (best) return best.id;
   throw new SvcError(
     "resource-exhausted",
     `Cannot make a target of volume ${volume.uuid}: no suitable node (online, not cordoned, without another target of it)`,
   );
+}
+
+function wishedNode(
+  core: Core,
+  volume: VolumeSpec,
+  { wish, leaving }: { readonly wish: string; readonly leaving: string | null },
+): string {
+  core.specs.nodes.get(wish);
+  if (wish === leaving) {
+    throw new SvcError(
+      "failed-precondition",
+      `Cannot move the target of volume ${volume.uuid} to node ${wish}: it is there; ask for another node, or for none`,
+      { fields: { "node.id": wish } },
+    );
+  }
+  core.registry.engine(wish); // must be online; an explicit wish overrules a cordon
+  return wish;
+}
+
+/**
+ * What earlier targets of the volume left on the node goes before another is made there: an engine has one of a name.
+ * @throws {SvcError} when one cannot be destroyed now
+ */
+async function clearNode(
+  core: Core,
+  volume: VolumeSpec,
+  { node, present }: { readonly node: string; readonly present: string | null },
+): Promise<void> {
+  const old = nexusesOfVolume(core, volume.uuid).filter(
+    (nexus) => nexus.node === node && nexus.uuid !== present,
+  );
+  for (const nexus of old) await destroyNexus(core, nexus.uuid);
+  for (const nexus of ownerlessTargets(core, node)) {
+    if (nexus.volume === volume.uuid) await destroyOwnerless(core, nexus);
+  }
 }
 
 /** Creates and shares the nexus of a target; on failure nothing of it stays. */
@@ -221,7 +264,13 @@ export async function publish(
     });
   }
   checkProtocol(request.protocol);
-  const node = chooseNode(core, volume, { node: request.node, leaving: null });
+  const node = chooseNode(core, volume, {
+    wish: request.node,
+    // Inside a group the targets are spread first; outside, whoever wants it there says so.
+    preferred: volume.affinity_group === null ? null : (request.frontendNodes[0] ?? null),
+    leaving: null,
+  });
+  await clearNode(core, volume, { node, present: null });
   await nexusReplicas(core, volume, node); // fails before anything is written down
   const nexus = random.uuid();
   const config: TargetConfig = {
@@ -292,7 +341,12 @@ export async function republish(
     if (await recreate(volume, old)) return;
     log.info("present target cannot be reused", { "volume.uuid": uuid, "node.id": target.node });
   }
-  const node = chooseNode(core, volume, { node: request.node, leaving: target.node });
+  const node = chooseNode(core, volume, {
+    wish: request.node,
+    preferred: null,
+    leaving: target.node,
+  });
+  await clearNode(core, volume, { node, present: target.nexus });
   if (old) await shutdownNexus(core, old.uuid);
   const nexus = random.uuid();
   const config: TargetConfig = {

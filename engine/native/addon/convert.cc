@@ -382,6 +382,7 @@ Napi::Value encode(Napi::Env env, const host::NexusStatus& nexus) {
       .text("name", nexus.name)
       .text("uuid", nexus.uuid)
       .text("deviceUri", nexus.device_uri)
+      .text("infoKey", nexus.info_key)
       .u64("size", nexus.size)
       .number("state", nexus.state)
       .number("anaState", nexus.ana_state)

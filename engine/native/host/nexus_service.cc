@@ -387,6 +387,7 @@ NexusStatus NexusService::describe(const nexus::Nexus& nexus) const {
   NexusStatus status;
   status.name = nexus.name();
   status.uuid = nexus.uuid().to_string();
+  status.info_key = nexus.options().nexus_info_key;
   status.size = nexus.requested_size_bytes();
   status.state = static_cast<uint8_t>(nexus.state());
   status.rebuilds = nexus.rebuild_count();

@@ -117,6 +117,7 @@ struct HostStatus {
 
 struct NexusStatus {
   std::string name, uuid, device_uri;
+  std::string info_key;  // as it was asked for
   uint64_t size = 0;
   uint8_t state = 0, ana_state = 0;  // numbers of the published interface; ANA 0: not published
   uint32_t rebuilds = 0;

@@ -107,6 +107,7 @@ test("nexusToWire() turns a fault's time into a timestamp", () => {
     name: "v",
     uuid: replica.uuid,
     deviceUri: "",
+    infoKey: "",
     size: 1n,
     state: 2,
     anaState: 0,
@@ -122,7 +123,16 @@ test("nexusToWire() turns a fault's time into a timestamp", () => {
 
 test("openPath() opens no path to a nexus that has ended, before or meanwhile", async () => {
   const nexus = (state: NexusInfo["state"], anaState: NexusInfo["anaState"] = 0): NexusInfo => ({
-    ...{ name: "v", uuid: replica.uuid, deviceUri: "", size: 1n, state, anaState, rebuilds: 0 },
+    ...{
+      name: "v",
+      uuid: replica.uuid,
+      deviceUri: "",
+      infoKey: "",
+      size: 1n,
+      state,
+      anaState,
+      rebuilds: 0,
+    },
     ...{ children: [], allowedHosts: [], connectedHosts: 0, hosts: [], hostsComplete: true },
   });
   const ask = async (before: NexusInfo["state"], after: NexusInfo["state"]) => {

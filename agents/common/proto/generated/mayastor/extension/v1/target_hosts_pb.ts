@@ -3,8 +3,8 @@
 // @generated from file mayastor/extension/v1/target_hosts.proto (package mayastor.extension.v1, syntax proto3)
 /* eslint-disable */
 
-// How many hosts are connected to each nexus that is shared: whether anybody would miss it. Not part of the published
-// interface: an engine without it answers UNIMPLEMENTED, and then nothing is known of the hosts.
+// How many hosts are connected to each nexus: whether anybody would miss it; and what it was made for. Not part of the
+// published interface: an engine without it answers UNIMPLEMENTED, and then nothing is known of either.
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file mayastor/extension/v1/target_hosts.proto.
  */
 export const file_mayastor_extension_v1_target_hosts: GenFile = /*@__PURE__*/
-  fileDesc("CihtYXlhc3Rvci9leHRlbnNpb24vdjEvdGFyZ2V0X2hvc3RzLnByb3RvEhVtYXlhc3Rvci5leHRlbnNpb24udjEiGAoWTGlzdFRhcmdldEhvc3RzUmVxdWVzdCJOChdMaXN0VGFyZ2V0SG9zdHNSZXNwb25zZRIzCgd0YXJnZXRzGAEgAygLMiIubWF5YXN0b3IuZXh0ZW5zaW9uLnYxLlRhcmdldEhvc3RzIjQKC1RhcmdldEhvc3RzEhIKCm5leHVzX3V1aWQYASABKAkSEQoJY29ubmVjdGVkGAIgASgNMoIBCg5UYXJnZXRIb3N0c1JwYxJwCg9MaXN0VGFyZ2V0SG9zdHMSLS5tYXlhc3Rvci5leHRlbnNpb24udjEuTGlzdFRhcmdldEhvc3RzUmVxdWVzdBouLm1heWFzdG9yLmV4dGVuc2lvbi52MS5MaXN0VGFyZ2V0SG9zdHNSZXNwb25zZWIGcHJvdG8z");
+  fileDesc("CihtYXlhc3Rvci9leHRlbnNpb24vdjEvdGFyZ2V0X2hvc3RzLnByb3RvEhVtYXlhc3Rvci5leHRlbnNpb24udjEiGAoWTGlzdFRhcmdldEhvc3RzUmVxdWVzdCJOChdMaXN0VGFyZ2V0SG9zdHNSZXNwb25zZRIzCgd0YXJnZXRzGAEgAygLMiIubWF5YXN0b3IuZXh0ZW5zaW9uLnYxLlRhcmdldEhvc3RzIlgKC1RhcmdldEhvc3RzEhIKCm5leHVzX3V1aWQYASABKAkSEQoJY29ubmVjdGVkGAIgASgNEhUKCGluZm9fa2V5GAMgASgJSACIAQFCCwoJX2luZm9fa2V5MoIBCg5UYXJnZXRIb3N0c1JwYxJwCg9MaXN0VGFyZ2V0SG9zdHMSLS5tYXlhc3Rvci5leHRlbnNpb24udjEuTGlzdFRhcmdldEhvc3RzUmVxdWVzdBouLm1heWFzdG9yLmV4dGVuc2lvbi52MS5MaXN0VGFyZ2V0SG9zdHNSZXNwb25zZWIGcHJvdG8z");
 
 /**
  * @generated from message mayastor.extension.v1.ListTargetHostsRequest
@@ -61,6 +61,13 @@ export type TargetHosts = Message<"mayastor.extension.v1.TargetHosts"> & {
    * @generated from field: uint32 connected = 2;
    */
   connected: number;
+
+  /**
+   * as in the request that made it: where its record is kept; empty: it has none
+   *
+   * @generated from field: optional string info_key = 3;
+   */
+  infoKey?: string | undefined;
 };
 
 /**
