@@ -13,6 +13,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -108,6 +109,9 @@ class Bdev {
   [[nodiscard]] virtual uint32_t block_size() const noexcept = 0;
   [[nodiscard]] virtual uint64_t size_bytes() const noexcept = 0;
   [[nodiscard]] virtual bool supports(IoType type) const noexcept = 0;
+  // How much of a thin device has space of its own or of a snapshot below; a remote one's may be a
+  // moment old. Nothing: all of it, or not known. Home reactor.
+  [[nodiscard]] virtual std::optional<uint64_t> allocated_bytes() const { return std::nullopt; }
   // What was unmapped reads as zeroes. False: it may read as before (a remote namespace's may).
   [[nodiscard]] virtual bool unmap_zeroes() const noexcept { return false; }
   [[nodiscard]] virtual bool has_volatile_cache() const noexcept = 0;

@@ -55,6 +55,9 @@ class FaultBdev final : public Bdev, public std::enable_shared_from_this<FaultBd
   [[nodiscard]] uint32_t block_size() const noexcept override { return base_->block_size(); }
   [[nodiscard]] uint64_t size_bytes() const noexcept override { return base_->size_bytes(); }
   [[nodiscard]] bool supports(IoType type) const noexcept override { return base_->supports(type); }
+  [[nodiscard]] std::optional<uint64_t> allocated_bytes() const override {
+    return base_->allocated_bytes();
+  }
   [[nodiscard]] bool unmap_zeroes() const noexcept override { return base_->unmap_zeroes(); }
   [[nodiscard]] bool has_volatile_cache() const noexcept override {
     return base_->has_volatile_cache();

@@ -1,6 +1,8 @@
 // See lvol.h. The I/O path is in lvol_channel.cc.
 #include "lvs/lvol.h"
 
+#include <algorithm>
+
 #include "lvs/blobstore.h"
 #include "lvs/lvol_channel.h"
 #include "lvs/lvol_store.h"
@@ -83,6 +85,16 @@ uint64_t Lvol::num_clusters() const noexcept {
 }
 uint64_t Lvol::allocated_clusters() const noexcept {
   return blob_->allocated;
+}
+std::optional<uint64_t> Lvol::allocated_bytes() const {
+  if (!thin()) return std::nullopt;
+  uint64_t clusters = blob_->allocated;
+  if (blob_->parent != nullptr) {
+    clusters = 0;
+    const auto count = static_cast<uint32_t>(num_clusters());
+    for (uint32_t i = 0; i < count; ++i) clusters += blob_->resolve(i) != 0 ? 1 : 0;
+  }
+  return std::min(clusters * cluster_size_, size_bytes());
 }
 
 std::optional<std::string> Lvol::property(const std::string& name) const {

@@ -54,6 +54,7 @@ class Lvol final : public Bdev, public std::enable_shared_from_this<Lvol> {
     return (supported_ >> static_cast<uint32_t>(type) & 1) != 0;
   }
   [[nodiscard]] bool has_volatile_cache() const noexcept override { return volatile_cache_; }
+  [[nodiscard]] std::optional<uint64_t> allocated_bytes() const override;
   Task<Result<std::unique_ptr<Channel>>> open_channel() override;
   [[nodiscard]] IoStats stats() const override;
   void add_latencies(IoLatencies& total) const override { counters_.add_latencies(total); }

@@ -46,6 +46,7 @@ TEST(LvolStore, ThickLvolKeepsDataAndSpaceAcrossImports) {
   EXPECT_EQ(store->free_clusters(), 52u);
   EXPECT_EQ(store->committed_bytes(), 11 * kMiB);
   EXPECT_FALSE(lvol->thin());
+  EXPECT_FALSE(lvol->allocated_bytes().has_value());
   {
     auto channel = rig.channel(lvol);
     EXPECT_EQ(rig.read(*channel, 0, 11 * kMiB), 0);
@@ -111,6 +112,7 @@ TEST(LvolStore, ThinLvolTakesClustersOnFirstWriteAndReadsZeroElsewhere) {
   EXPECT_TRUE(rig.write(*channel, 4 * kMiB + 512, 2 * kMiB, 0x78).ok());
   EXPECT_EQ(rig.read(*channel, 4 * kMiB + 512, 2 * kMiB), 0x78);
   EXPECT_EQ(lvol->allocated_clusters(), 3u);
+  EXPECT_EQ(lvol->allocated_bytes(), 3 * kMiB);
   // Zeroes where nothing is need no cluster.
   EXPECT_TRUE(rig.sim.run(write_zeroes(*channel, 20 * kMiB, 5 * kMiB)).ok());
   EXPECT_TRUE(rig.sim.run(unmap(*channel, 3 * kMiB, 2 * kMiB)).ok());

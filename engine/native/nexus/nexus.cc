@@ -299,6 +299,17 @@ bool Nexus::has_volatile_cache() const noexcept {
   return volatile_cache_.load(std::memory_order_relaxed);
 }
 
+std::optional<uint64_t> Nexus::allocated_bytes() const {
+  std::optional<uint64_t> most;
+  for (const ChildPtr& child : children_) {
+    if (!child->is_open() || !child->synced) continue;
+    const auto allocated = child->device->allocated_bytes();
+    if (!allocated.has_value()) return std::nullopt;
+    most = std::max(most.value_or(0), std::min(*allocated, size_bytes_));
+  }
+  return most;
+}
+
 // What all open children can do. Kept when none is open: the target's promises stay as they were.
 void Nexus::refresh_features() {
   constexpr IoType kTypes[] = {IoType::kRead,  IoType::kWrite,       IoType::kFlush,

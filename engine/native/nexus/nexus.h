@@ -136,6 +136,8 @@ class Nexus final : public Bdev, public std::enable_shared_from_this<Nexus> {
   [[nodiscard]] uint64_t size_bytes() const noexcept override { return size_bytes_; }
   [[nodiscard]] bool supports(IoType type) const noexcept override;
   [[nodiscard]] bool has_volatile_cache() const noexcept override;
+  // That of the child which has most, where all are thin.
+  [[nodiscard]] std::optional<uint64_t> allocated_bytes() const override;
   Task<Result<std::unique_ptr<Channel>>> open_channel() override;  // any reactor
   [[nodiscard]] IoStats stats() const override { return counters_.sum(); }
   void add_latencies(IoLatencies& total) const override { counters_.add_latencies(total); }

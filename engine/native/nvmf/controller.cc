@@ -173,6 +173,7 @@ Plan Controller::plan(const Request& request) const noexcept {
       }
       return {};
     case kAdminGetFeatures:
+      if (feature_select(sqe) == kSelectSupported) return {};  // only what can be done with it
       if ((sqe.cdw10 & 0xFF) == kFeatureHostBehavior) {
         return to_host(static_cast<uint32_t>(host_behavior_.size()));
       }
@@ -280,7 +281,7 @@ Controller::Answer Controller::get_property(const PropertySqe& sqe) const {
   uint64_t value = 0;
   switch (sqe.offset) {
     case kPropertyCap:
-      if (!wide) return {status::kConnectInvalidParameters};
+      if (!wide) return {io_status::kInvalidField};
       value = cap_;
       break;
     case kPropertyVs:
@@ -294,17 +295,15 @@ Controller::Answer Controller::get_property(const PropertySqe& sqe) const {
       break;
     case kPropertyNssr:
       break;
-    default:
-      return {status::kConnectInvalidParameters};
+    default:  // nvme-cli goes on to the next property from this status alone, and without DNR
+      return {not_yet(io_status::kInvalidField)};
   }
-  if (sqe.offset != kPropertyCap && wide) return {status::kConnectInvalidParameters};
+  if (sqe.offset != kPropertyCap && wide) return {io_status::kInvalidField};
   return {io_status::kOk, static_cast<uint32_t>(value), static_cast<uint32_t>(value >> 32)};
 }
 
 Controller::Answer Controller::set_property(const PropertySqe& sqe) {
-  if (sqe.offset != kPropertyCc || (sqe.attrib & 7) != 0) {
-    return {status::kConnectInvalidParameters};
-  }
+  if (sqe.offset != kPropertyCc || (sqe.attrib & 7) != 0) return {io_status::kInvalidField};
   set_configuration(static_cast<uint32_t>(sqe.value));
   return {};
 }

@@ -95,17 +95,21 @@ class Controller final : public std::enable_shared_from_this<Controller> {
   Answer identify(const Request& request) const;
   void identify_controller(uint8_t* page) const;
   void identify_namespace(uint8_t* page) const;
+  void identify_controllers(uint8_t* page, uint16_t first) const;
   void identify_descriptors(uint8_t* page) const;
   void identify_independent(uint8_t* page) const;
 
   // log_pages.cc
   Answer get_log_page(const Request& request, const std::string& local_address);
+  [[nodiscard]] std::vector<uint8_t> smart_log() const;
   [[nodiscard]] std::vector<uint8_t> ana_log(bool groups_only) const;
   [[nodiscard]] std::vector<uint8_t> effects_log() const;
   [[nodiscard]] std::vector<uint8_t> take_changed_namespaces(bool keep);
   [[nodiscard]] std::vector<uint8_t> take_reservation_log(bool keep);
 
   // features.cc
+  [[nodiscard]] uint32_t current_feature(uint8_t feature) const;
+  [[nodiscard]] uint32_t default_feature(uint8_t feature) const;
   Answer get_features(const Request& request) const;
   Answer set_features(const Request& request);
   Answer set_keep_alive(uint32_t kato_ms);

@@ -6,7 +6,9 @@
 namespace mayastor::nvmf::target {
 namespace {
 
-constexpr uint8_t kSecureChannelNotRequired = 2;
+// Of TREQ: "not specified". "Not required" (2) makes libnvme 1.3 (Debian 12) ask for TLS in
+// connect-all.
+constexpr uint8_t kSecureChannelNotSpecified = 0;
 
 template <size_t N>
 void copy_padded(char (&field)[N], const std::string& text) {
@@ -35,7 +37,7 @@ void DiscoveryLogBuilder::add(const std::string& nqn, uint16_t port, uint32_t ad
   entry.trtype = kTransportTcp;
   entry.adrfam = address_.find(':') == std::string::npos ? kAddressIpv4 : kAddressIpv6;
   entry.subtype = kSubtypeNvm;
-  entry.treq = kSecureChannelNotRequired;
+  entry.treq = kSecureChannelNotSpecified;
   entry.cntlid = kDynamicControllerId;
   entry.asqsz = static_cast<uint16_t>(admin_queue_size);
   copy_padded(entry.trsvcid, std::to_string(port));

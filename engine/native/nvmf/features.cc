@@ -9,8 +9,6 @@ namespace mayastor::nvmf::target {
 namespace {
 
 constexpr uint32_t kSave = 1U << 31;
-constexpr uint32_t kSelectSupported = 3;  // of cdw10 bits 8-10
-constexpr uint32_t kChangeable = 4;
 
 bool is_known(uint8_t feature) {
   switch (feature) {
@@ -37,38 +35,69 @@ bool is_for_discovery(uint8_t feature) {
   return feature == kFeatureAsyncEvents || feature == kFeatureKeepAlive;
 }
 
+// What hosts can do with a feature; none is saved.
+uint32_t capabilities_of(uint8_t feature) {
+  switch (feature) {
+    case kFeatureWriteCache:  // a property of the device
+    case kFeatureHostId:      // given by Connect
+      return 0;
+    case kFeatureReservationMask:
+      return kFeatureOfNamespace | kFeatureChangeable;
+    case kFeatureReservationPersist:  // changed by registering
+      return kFeatureOfNamespace;
+    default:
+      return kFeatureChangeable;
+  }
+}
+
 }  // namespace
+
+// Before any Set Features.
+uint32_t Controller::default_feature(uint8_t feature) const {
+  const TargetOptions& target = environment_.target_options();
+  switch (feature) {
+    case kFeatureWriteCache:
+      return subsystem_.options().bdev->has_volatile_cache() ? 1 : 0;
+    case kFeatureQueues: {
+      const uint32_t most = target.max_qpairs - 2;  // 0-based, without admin
+      return most | most << 16;
+    }
+    case kFeatureKeepAlive:
+      return discovery() ? static_cast<uint32_t>(target.discovery_keep_alive_ms) : 0;
+    default:
+      return 0;
+  }
+}
+
+uint32_t Controller::current_feature(uint8_t feature) const {
+  if (feature == kFeatureReservationPersist) return subsystem_.reservations().persists() ? 1 : 0;
+  const auto stored = features_.find(feature);
+  return stored == features_.end() ? default_feature(feature) : stored->second;
+}
 
 Controller::Answer Controller::get_features(const Request& request) const {
   const auto feature = static_cast<uint8_t>(request.sqe.cdw10);
-  if (!is_known(feature) || (discovery() && !is_for_discovery(feature))) {
+  const uint8_t select = feature_select(request.sqe);
+  if (!is_known(feature) || (discovery() && !is_for_discovery(feature)) ||
+      select > kSelectSupported) {
     return {io_status::kInvalidField};
   }
-  if (((request.sqe.cdw10 >> 8) & 7) == kSelectSupported) return {io_status::kOk, kChangeable};
-  const auto stored = features_.find(feature);
-  const uint32_t value = stored == features_.end() ? 0 : stored->second;
-  switch (feature) {
-    case kFeatureWriteCache:
-      return {io_status::kOk, subsystem_.options().bdev->has_volatile_cache() ? 1U : 0U};
-    case kFeatureQueues: {
-      const uint32_t most = environment_.target_options().max_qpairs - 2;  // 0-based, without admin
-      return {io_status::kOk, stored == features_.end() ? most | most << 16 : value};
-    }
-    case kFeatureHostBehavior:
-      std::memcpy(request.buffer, host_behavior_.data(), host_behavior_.size());
-      return {};
-    case kFeatureHostId:
-      if ((request.sqe.cdw11 & 1) == 0) return {io_status::kInvalidField};  // 64-bit identifier
-      std::memcpy(request.buffer, options_.host.data(), options_.host.size());
-      return {};
-    case kFeatureReservationMask:
-    case kFeatureReservationPersist:
-      if (request.sqe.nsid != 1) return {io_status::kInvalidNamespace};
-      if (feature == kFeatureReservationMask) return {io_status::kOk, value};
-      return {io_status::kOk, subsystem_.reservations().persists() ? 1U : 0U};
-    default:
-      return {io_status::kOk, value};
+  const uint32_t capabilities = capabilities_of(feature);
+  if (select == kSelectSupported) return {io_status::kOk, capabilities};
+  if ((capabilities & kFeatureOfNamespace) != 0 && request.sqe.nsid != 1) {
+    return {io_status::kInvalidNamespace};
   }
+  const bool current = select == kSelectCurrent;  // else the default: nothing is ever saved
+  if (feature == kFeatureHostBehavior) {
+    if (current) std::memcpy(request.buffer, host_behavior_.data(), host_behavior_.size());
+    return {};
+  }
+  if (feature == kFeatureHostId) {                                        // the same from the start
+    if ((request.sqe.cdw11 & 1) == 0) return {io_status::kInvalidField};  // 64-bit identifier
+    std::memcpy(request.buffer, options_.host.data(), options_.host.size());
+    return {};
+  }
+  return {io_status::kOk, current ? current_feature(feature) : default_feature(feature)};
 }
 
 Controller::Answer Controller::set_features(const Request& request) {

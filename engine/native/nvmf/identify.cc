@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <iterator>
 
 #include "nvmf/controller.h"
 #include "nvmf/subsystem.h"
@@ -15,9 +16,14 @@ constexpr char kFirmware[] = "1.0";
 constexpr uint32_t kControlAttributeHostId128 = 1;
 constexpr uint32_t kSglsSupported = 1U | 1U << 20 | 1U << 21;  // offsets, transport data block
 constexpr uint8_t kAnaTransitionSeconds = 10;
-constexpr uint8_t kAnaCapabilities = 0x47;   // optimized, non-optimized, inaccessible; fixed group
+// Optimized, non-optimized, inaccessible. Not bit 6 (the group never changes): nvme-cli then asks
+// for a log too short for the namespaces of a group.
+constexpr uint8_t kAnaCapabilities = 0x07;
 constexpr uint8_t kReservationTypes = 0xFE;  // all six types, IEKEY as of 1.3
 constexpr uint32_t kErrorLogEntries = 1;
+// Largest Write Zeroes that hosts are asked to send, far below what is taken (65536 blocks): a disk
+// that can only write zeroes must get a queue full of them done before hosts' time-outs.
+constexpr uint32_t kWriteZeroesBytes = 4U << 20;
 constexpr uint8_t kLpaEffectsLog = 1 << 1, kLpaExtendedData = 1 << 2;  // of Get Log Page
 
 void copy_padded(char* field, size_t size, const std::string& text) {
@@ -59,8 +65,19 @@ Controller::Answer Controller::identify(const Request& request) const {
     case kCnsCsNamespace:  // nothing to say beyond CNS 0 for the NVM command set
       if (sqe.nsid != 1) return {io_status::kInvalidNamespace};
       return {csi == 0 ? io_status::kOk : io_status::kInvalidField};
-    case kCnsCsController:  // zero: no limits of its own
-      return {csi == 0 ? io_status::kOk : io_status::kInvalidField};
+    case kCnsCsController: {
+      if (csi != 0) return {io_status::kInvalidField};
+      IdentifyNvmController id{};
+      id.wzsl = static_cast<uint8_t>(std::countr_zero(kWriteZeroesBytes / kPageSize));
+      std::memcpy(page, &id, sizeof(id));
+      return {};
+    }
+    case kCnsNamespaceControllers:
+      if (sqe.nsid != 1) return {io_status::kInvalidNamespace};
+      [[fallthrough]];
+    case kCnsControllers:
+      identify_controllers(page, static_cast<uint16_t>(sqe.cdw10 >> 16));
+      return {};
     case kCnsIndependentNamespace:
       if (sqe.nsid != 1) return {io_status::kInvalidNamespace};
       identify_independent(page);
@@ -120,7 +137,7 @@ void Controller::identify_controller(uint8_t* page) const {
   id.maxcmd = static_cast<uint16_t>(target.max_queue_depth);
   id.nn = 1;
   id.mnan = 1;
-  id.oncs = kOncsCompare | kOncsReservations;
+  id.oncs = kOncsCompare | kOncsSelectFeature | kOncsReservations;
   if (bdev.supports(IoType::kUnmap)) id.oncs |= kOncsDatasetManagement;
   if (bdev.supports(IoType::kWriteZeroes)) id.oncs |= kOncsWriteZeroes;
   id.fuses = 1;                                      // compare and write
@@ -141,12 +158,27 @@ void Controller::identify_namespace(uint8_t* page) const {
   const Bdev& bdev = *options.bdev;
   IdentifyNamespace id{};
   id.nsze = id.ncap = id.nuse = bdev.size_bytes() / bdev.block_size();
+  if (const auto allocated = bdev.allocated_bytes(); allocated.has_value()) {
+    id.nsfeat = kNsfeatThin;
+    const uint64_t blocks = (*allocated + bdev.block_size() - 1) / bdev.block_size();
+    id.nuse = std::min<uint64_t>(blocks, id.nsze);
+  }
   id.nmic = kNmicShared;
   id.rescap = reservation_capabilities(options);
   if (options.ana_reporting) id.anagrpid = 1;
   std::memcpy(id.nguid, options.nguid.bytes.data(), sizeof(id.nguid));
   id.lbaf[0].data_size_log2 = static_cast<uint8_t>(std::countr_zero(bdev.block_size()));
   std::memcpy(page, &id, sizeof(id));
+}
+
+void Controller::identify_controllers(uint8_t* page, uint16_t first) const {
+  ControllerList list{};
+  for (const auto& [id, controller] : subsystem_.controllers()) {
+    if (id < first || list.count == std::size(list.ids)) continue;
+    list.ids[list.count] = id;
+    list.count = static_cast<uint16_t>(list.count + 1);
+  }
+  std::memcpy(page, &list, sizeof(list));
 }
 
 void Controller::identify_descriptors(uint8_t* page) const {

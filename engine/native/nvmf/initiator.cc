@@ -62,6 +62,9 @@ class NvmfBdev final : public Bdev {
     return true;
   }
   bool has_volatile_cache() const noexcept override { return controller_->has_volatile_cache(); }
+  std::optional<uint64_t> allocated_bytes() const override {
+    return controller_->allocated_bytes();
+  }
   Uuid power_cycle() const noexcept override { return controller_->power_cycle(); }
   Reservations* reservations() noexcept override { return reservations_.get(); }
   Task<Result<std::unique_ptr<Channel>>> open_channel() override {

@@ -177,7 +177,24 @@ Task<Result<void>> Controller::read_namespace(bool first) {
     co_return Error{ErrorCode::kUnavailable, "the namespace changed its block size"};
   }
   blocks_.store(data->nsze, std::memory_order_relaxed);
+  used_blocks_.reset();
+  if ((data->nsfeat & kNsfeatThin) != 0) used_blocks_ = std::min<uint64_t>(data->nuse, data->nsze);
   co_return Result<void>();
+}
+
+std::optional<uint64_t> Controller::allocated_bytes() {
+  if (!used_blocks_.has_value()) return std::nullopt;
+  if (!refreshing_usage_ && state_ == ControllerState::kRunning) spawn(refresh_usage());
+  return *used_blocks_ << limits_.block_shift;
+}
+
+// A failure leaves what was known; whether the connection is good is for the keep-alive to find.
+Task<void> Controller::refresh_usage() {
+  auto self = shared_from_this();
+  refreshing_usage_ = true;
+  const Result<void> ignored = co_await read_namespace(false);
+  (void)ignored;
+  refreshing_usage_ = false;
 }
 
 // One asynchronous event request is always outstanding. Of its answers only "a namespace changed"

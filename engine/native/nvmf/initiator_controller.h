@@ -64,6 +64,8 @@ class Controller final : public std::enable_shared_from_this<Controller> {
   [[nodiscard]] uint64_t size_bytes() const noexcept {
     return blocks_.load(std::memory_order_relaxed) << limits_.block_shift;
   }
+  // As last told by the target; asks it again for the next time. Nothing: not a thin namespace.
+  [[nodiscard]] std::optional<uint64_t> allocated_bytes();
   [[nodiscard]] bool has_volatile_cache() const noexcept { return volatile_cache_; }
   [[nodiscard]] const Uuid& power_cycle() const noexcept { return power_cycle_; }
   [[nodiscard]] bool has_reservations() const noexcept { return reservations_; }
@@ -77,6 +79,7 @@ class Controller final : public std::enable_shared_from_this<Controller> {
   Task<Result<void>> identify_controller();
   Task<Result<void>> find_namespace();
   Task<Result<void>> read_namespace(bool first);
+  Task<void> refresh_usage();
   Task<void> watch_events();
   Task<void> keep_alive();
   Task<Result<uint16_t>> take_queue_id();
@@ -103,6 +106,8 @@ class Controller final : public std::enable_shared_from_this<Controller> {
   NamespaceLimits limits_;
   Uuid uuid_;
   std::atomic<uint64_t> blocks_{0};
+  std::optional<uint64_t> used_blocks_;  // of a thin namespace
+  bool refreshing_usage_ = false;
 
   struct LiveQueue {
     Reactor* reactor;

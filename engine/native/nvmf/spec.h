@@ -219,6 +219,8 @@ enum IdentifyCns : uint8_t {
   kCnsController = 0x01,
   kCnsActiveNamespaces = 0x02,
   kCnsNamespaceDescriptors = 0x03,
+  kCnsNamespaceControllers = 0x12,  // attached to a namespace
+  kCnsControllers = 0x13,           // of the subsystem
   kCnsCsNamespace = 0x05,
   kCnsCsController = 0x06,
   kCnsIndependentNamespace = 0x08,
@@ -294,7 +296,8 @@ static_assert(offsetof(IdentifyController, msdbd) == 1803);
 inline constexpr uint32_t kOaesNamespaceAttribute = 1U << 8, kOaesAna = 1U << 11,
                           kOaesDiscovery = 1U << 31;
 inline constexpr uint16_t kOncsCompare = 1 << 0, kOncsDatasetManagement = 1 << 2,
-                          kOncsWriteZeroes = 1 << 3, kOncsReservations = 1 << 5;
+                          kOncsWriteZeroes = 1 << 3, kOncsSelectFeature = 1 << 4,
+                          kOncsReservations = 1 << 5;
 inline constexpr uint8_t kCmicMultiPort = 1, kCmicMultiController = 2, kCmicAna = 8;
 
 struct [[gnu::packed]] LbaFormat {
@@ -322,6 +325,21 @@ static_assert(offsetof(IdentifyNamespace, anagrpid) == 92);
 static_assert(offsetof(IdentifyNamespace, nguid) == 104);
 static_assert(offsetof(IdentifyNamespace, lbaf) == 128);
 inline constexpr uint8_t kNmicShared = 1;
+inline constexpr uint8_t kNsfeatThin = 1;
+
+// CNS 06h of the NVM command set. Limits are powers of two of kPageSize; 0: none told.
+struct [[gnu::packed]] IdentifyNvmController {
+  uint8_t vsl, wzsl, wusl, dmrl;  // verify, write zeroes, write uncorrectable; ranges
+  uint32_t dmrsl;
+  uint64_t dmsl;
+  uint8_t reserved16[4080];
+};
+static_assert(sizeof(IdentifyNvmController) == 4096 && offsetof(IdentifyNvmController, dmrsl) == 4);
+
+struct [[gnu::packed]] ControllerList {  // ascending
+  uint16_t count, ids[2047];
+};
+static_assert(sizeof(ControllerList) == 4096);
 
 struct [[gnu::packed]] NamespaceDescriptorHeader {
   uint8_t type, length, reserved[2];
@@ -345,7 +363,21 @@ enum LogPage : uint8_t {
   kLogDiscovery = 0x70,
   kLogReservation = 0x80,
 };
-inline constexpr size_t kChangedNamespacesSize = 4096, kSmartLogSize = 512, kErrorLogEntrySize = 64;
+inline constexpr size_t kChangedNamespacesSize = 4096, kFirmwareLogSize = 512,
+                        kErrorLogEntrySize = 64;
+
+struct [[gnu::packed]] SmartLog {  // 128-bit counters: only their lower halves are used
+  uint8_t critical_warning;
+  uint16_t temperature_kelvin;
+  uint8_t available_spare, spare_threshold, percentage_used, reserved6[26];
+  uint64_t units_read, units_read_high;  // thousands of 512 bytes, rounded up
+  uint64_t units_written, units_written_high;
+  uint64_t host_reads, host_reads_high;
+  uint64_t host_writes, host_writes_high;
+  uint8_t reserved96[416];
+};
+static_assert(sizeof(SmartLog) == 512 && offsetof(SmartLog, units_read) == 32);
+static_assert(offsetof(SmartLog, host_writes) == 80);
 
 enum class AnaState : uint8_t {
   kOptimized = 1,
@@ -426,6 +458,16 @@ enum FeatureId : uint8_t {
   kFeatureReservationMask = 0x82,
   kFeatureReservationPersist = 0x83,
 };
+enum FeatureSelect : uint8_t {  // of Get Features
+  kSelectCurrent = 0,
+  kSelectDefault = 1,
+  kSelectSaved = 2,
+  kSelectSupported = 3,
+};
+[[nodiscard]] constexpr uint8_t feature_select(const Sqe& sqe) noexcept {
+  return static_cast<uint8_t>((sqe.cdw10 >> 8) & 7);
+}
+inline constexpr uint32_t kFeatureOfNamespace = 1U << 1, kFeatureChangeable = 1U << 2;
 inline constexpr uint32_t kEventNamespaceChanged = 2U | 0x00U << 8 | 0x04U << 16;
 inline constexpr uint32_t kEventAnaChanged = 2U | 0x03U << 8 | 0x0CU << 16;
 inline constexpr uint32_t kEventDiscoveryChanged = 2U | 0xF0U << 8 | 0x70U << 16;

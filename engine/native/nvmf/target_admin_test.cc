@@ -178,9 +178,11 @@ class PoweredBdev final : public Bdev {
   const Uuid power_cycle_;
 };
 
-// A device that can neither unmap nor write zeroes.
+// A device that can neither unmap nor write zeroes; thin when it is told so.
 class PlainBdev final : public Bdev {
  public:
+  std::optional<uint64_t> allocated;
+  std::optional<uint64_t> allocated_bytes() const override { return allocated; }
   explicit PlainBdev(std::shared_ptr<Bdev> base) : base_(std::move(base)) {}
   const std::string& name() const noexcept override { return base_->name(); }
   const Uuid& uuid() const noexcept override { return base_->uuid(); }
@@ -252,7 +254,8 @@ TEST_F(TargetAdminTest, PropertiesFollowTheControllersLife) {
   EXPECT_EQ(uint32_t{host.property(kPropertyCsts, false).cqe.dw0}, 0U);
   EXPECT_FALSE(host.property(kPropertyCap, false).status().ok());
   EXPECT_FALSE(host.property(kPropertyCsts, true).status().ok());
-  EXPECT_FALSE(host.property(0x24, false).status().ok());
+  const IoStatus unknown = host.property(0x24, false).status();
+  EXPECT_TRUE(unknown.is(io_status::kInvalidField) && !unknown.do_not_retry);
   EXPECT_FALSE(host.property(kPropertyVs, false, 1).status().ok());
   EXPECT_TRUE(host.identify(kCnsController, 0).status().is(status::kCommandSequence));
   EXPECT_TRUE(host.property(kPropertyCc, false, kCcDefault).status().ok());
@@ -312,7 +315,16 @@ TEST_F(TargetAdminTest, IdentifySatisfiesTheLinuxInitiator) {
   EXPECT_EQ(std::memcmp(&descriptors[24], subsystem.nguid.bytes.data(), 16), 0);
   EXPECT_EQ(descriptors[40], kNidCommandSet);
   EXPECT_EQ(descriptors[45], 0);
-  EXPECT_TRUE(host.identify(kCnsCsController, 0).status().ok());
+  const auto limits = as<IdentifyNvmController>(host.identify(kCnsCsController, 0).data);
+  EXPECT_EQ(limits.wzsl, 10);  // 4 MiB
+  const auto list = as<ControllerList>(host.identify(kCnsControllers, 0).data);
+  EXPECT_TRUE(list.count == 1 && list.ids[0] == cntlid);
+  EXPECT_EQ(as<ControllerList>(host.identify(kCnsNamespaceControllers, 1).data).ids[0], cntlid);
+  const uint32_t behind = (cntlid + 1U) << 16;
+  EXPECT_EQ(
+      as<ControllerList>(host.read_data(kAdminIdentify, 0, 4096, kCnsControllers | behind).data)
+          .count,
+      0);
   EXPECT_TRUE(host.identify(kCnsIndependentNamespace, 1).status().ok());
   EXPECT_FALSE(host.identify(0x77, 1).status().ok());
 }
@@ -322,7 +334,6 @@ TEST_F(TargetAdminTest, LogPagesAndFeatures) {
   start();
   TestHost& host = open_admin();
   EXPECT_EQ(host.log_page(kLogError, 64).data, Bytes(64));
-  EXPECT_EQ(host.log_page(kLogSmart, 512).data.size(), 512U);
   EXPECT_EQ(host.log_page(kLogFirmware, 512).data, Bytes(512));
   EXPECT_TRUE(host.log_page(kLogDiscovery, 1024).status().is(status::kInvalidLogPage));
   const Bytes ana = host.log_page(kLogAna, 52).data;
@@ -359,6 +370,69 @@ TEST_F(TargetAdminTest, LogPagesAndFeatures) {
 
 // The kernel freezes queues for a command with effects, and passes none through that has unknown
 // ones or is not supported.
+TEST_F(TargetAdminTest, TheSmartLogCountsIo) {
+  start();
+  uint16_t cntlid = 0;
+  TestHost& host = open_admin({}, &cntlid);
+  EXPECT_TRUE(open_io(cntlid).write(0, pattern(512, 1), true).status().ok());
+  const auto smart = as<SmartLog>(host.log_page(kLogSmart, 512).data);
+  EXPECT_EQ(smart.available_spare, 100);
+  EXPECT_EQ(uint64_t{smart.host_writes}, 1U);
+  EXPECT_EQ(uint64_t{smart.units_written}, 1U);
+}
+
+TEST_F(TargetAdminTest, FeaturesHaveDefaultsAndSayWhatCanBeDone) {
+  start();
+  TestHost& host = open_admin({.kato_ms = 15'000});
+  const auto get = [&](uint8_t feature, uint8_t select, uint32_t nsid = 0) {
+    return host.feature(feature | uint32_t{select} << 8, std::nullopt, nsid);
+  };
+  const auto value = [&](uint8_t feature, uint8_t select, uint32_t nsid = 0) {
+    const TestAnswer answer = get(feature, select, nsid);
+    EXPECT_TRUE(answer.status().ok()) << int{feature} << " " << int{select};
+    return uint32_t{answer.cqe.dw0};
+  };
+  const struct {
+    uint8_t feature;
+    uint32_t set, at_first;
+  } changeable[] = {{kFeatureArbitration, 3, 0},
+                    {kFeatureAsyncEvents, 0x100, 0},
+                    {kFeatureKeepAlive, 20'000, 0},
+                    {kFeatureQueues, 0x00030003, 0x001E001E}};
+  EXPECT_EQ(value(kFeatureKeepAlive, kSelectCurrent), 15'000U);
+  for (const auto& one : changeable) {
+    EXPECT_TRUE(host.feature(one.feature, one.set).status().ok());
+    EXPECT_EQ(value(one.feature, kSelectCurrent), one.set);
+    EXPECT_EQ(value(one.feature, kSelectDefault), one.at_first);
+    EXPECT_EQ(value(one.feature, kSelectSaved), one.at_first) << "nothing is saved";
+    EXPECT_EQ(value(one.feature, kSelectSupported), 4U) << "changeable";
+  }
+  EXPECT_TRUE(host.feature(kFeatureReservationMask, 6, 1).status().ok());
+  EXPECT_EQ(value(kFeatureReservationMask, kSelectCurrent, 1), 6U);
+  EXPECT_EQ(value(kFeatureReservationMask, kSelectDefault, 1), 0U);
+  EXPECT_EQ(value(kFeatureReservationMask, kSelectSupported, 1), 6U) << "a namespace's, changeable";
+  EXPECT_EQ(value(kFeatureReservationPersist, kSelectSupported, 1), 2U);
+  EXPECT_EQ(value(kFeatureWriteCache, kSelectSupported), 0U);
+  EXPECT_EQ(value(kFeatureHostId, kSelectSupported), 0U);
+  EXPECT_EQ(value(kFeatureHostBehavior, kSelectSupported), 4U);
+  EXPECT_TRUE(get(kFeatureArbitration, 4).status().is(io_status::kInvalidField));
+
+  Sqe set{};  // host behaviour: data, not a value
+  set.opcode = kAdminSetFeatures;
+  set.cdw10 = kFeatureHostBehavior;
+  Bytes behavior(512);
+  behavior[0] = 1;
+  EXPECT_TRUE(host.command(set, behavior).status().ok());
+  const auto get_behavior = [&](uint8_t select) {
+    return host.read_data(kAdminGetFeatures, 0, 512, kFeatureHostBehavior | uint32_t{select} << 8)
+        .data;
+  };
+  EXPECT_EQ(get_behavior(kSelectCurrent), behavior);
+  EXPECT_EQ(get_behavior(kSelectDefault), Bytes(512));
+  EXPECT_EQ(host.read_data(kAdminGetFeatures, 0, 16, kFeatureHostId | 1U << 8, 1).data,
+            Bytes(16, 1));
+}
+
 TEST_F(TargetAdminTest, EffectsLogSaysWhatTheTargetTakes) {
   start();
   uint16_t cntlid = 0;
@@ -420,6 +494,27 @@ TEST_F(TargetAdminTest, EffectsLogIsReadInPieces) {
     EXPECT_TRUE(part(bad, 4).status().is(io_status::kInvalidField)) << bad;
   }
   EXPECT_TRUE(part(0, 4096, 2).status().is(io_status::kInvalidField)) << "no zoned namespaces here";
+}
+
+TEST_F(TargetAdminTest, AThinNamespaceSaysHowMuchOfItIsUsed) {
+  start();
+  auto device = std::make_shared<PlainBdev>(bdev);
+  SubsystemOptions thin = subsystem;
+  thin.nqn = "nqn.2019-05.io.openebs:thin";
+  thin.bdev = device;
+  ASSERT_TRUE(sim.run(target->add_subsystem(thin)).ok());
+  TestHost& host = open_admin({.nqn = thin.nqn});
+  const auto look = [&] { return as<IdentifyNamespace>(host.identify(kCnsNamespace, 1).data); };
+  IdentifyNamespace ns = look();
+  const uint64_t blocks = bdev->size_bytes() / 512;
+  EXPECT_TRUE(ns.nsfeat == 0 && ns.nsze == blocks && ns.ncap == blocks && ns.nuse == blocks);
+  for (const uint64_t allocated : {uint64_t{0}, uint64_t{4096}, bdev->size_bytes() * 2}) {
+    device->allocated = allocated;
+    ns = look();
+    EXPECT_EQ(ns.nsfeat, kNsfeatThin);
+    EXPECT_TRUE(ns.nsze == blocks && ns.ncap == blocks);
+    EXPECT_EQ(uint64_t{ns.nuse}, std::min(allocated / 512, blocks));
+  }
 }
 
 TEST_F(TargetAdminTest, EffectsFollowTheDevice) {

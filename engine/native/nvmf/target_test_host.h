@@ -349,7 +349,7 @@ class TestHost final {
         kAdminGetLogPage, kBroadcastNsid, length,
         page | uint32_t{specific} << 8 | (keep ? 1U << 15 : 0U) | (length / 4 - 1) << 16);
   }
-  TestAnswer feature(uint8_t id, std::optional<uint32_t> value = std::nullopt, uint32_t nsid = 0) {
+  TestAnswer feature(uint32_t id, std::optional<uint32_t> value = std::nullopt, uint32_t nsid = 0) {
     Sqe sqe{};
     sqe.opcode = value.has_value() ? kAdminSetFeatures : kAdminGetFeatures;
     sqe.nsid = nsid;

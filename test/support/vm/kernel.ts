@@ -1,9 +1,12 @@
 /**
- * Debian's stock kernel for the test VM: downloaded as a package, never installed; the ELF image taken
+ * Debian's stock kernels for the test VM: downloaded as packages, never installed; the ELF image taken
  * out of the bzImage (QEMU boots it through PVH, which saves the guest-side decompression), and the few
  * modules that a storage test wants. Kept in a cache folder outside the checkout, named by version.
  * So is the guest's first program, a busybox that needs no library: the package conflicts with the busybox
  * that an installed Debian has, and taking that one's place would change the machine.
+ *
+ * Two kernels: the oldest that hosts of volumes may have, and the newest that Debian has packages of. Which
+ * version a suite has is looked up by fetch.ts, and written down: the tests themselves have no network.
  */
 import { execFileSync } from "node:child_process";
 import {
@@ -11,15 +14,32 @@ import {
   cpSync,
   existsSync,
   mkdirSync,
+  mkdtempSync,
   readdirSync,
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { zstdDecompressSync } from "node:zlib";
+import { dependencies, openSuite, type Suite, sh, unpackPackage, update } from "./apt.ts";
+
+/** Debian's suites by their code names, in which the kernels are looked for. */
+const SUITES = { oldest: "bookworm", newest: "sid" } as const;
+export type KernelChoice = keyof typeof SUITES;
+
+/** Which kernel a test's guest boots: MAYASTOR_GUEST_KERNEL, or the oldest. */
+export function chosenKernel(): KernelChoice {
+  const choice = process.env["MAYASTOR_GUEST_KERNEL"] ?? "oldest";
+  if (choice !== "oldest" && choice !== "newest")
+    throw new Error(`MAYASTOR_GUEST_KERNEL is ${choice}: it may be oldest or newest`);
+  return choice;
+}
 
 /** What the guest may load later with modprobe. */
 const WANTED = [
@@ -28,7 +48,7 @@ const WANTED = [
   "ext4",
   "xfs",
   "btrfs",
-  "crc32c_generic",
+  "crc32c_generic", // none in newer kernels: a library there
   "crc32c-intel",
 ];
 /** What it needs before it has a root. */
@@ -49,18 +69,9 @@ export interface GuestKernel {
   readonly layer: string;
 }
 
-function cacheFolder(): string {
+export function cacheFolder(): string {
   const base = process.env["XDG_CACHE_HOME"] ?? path.join(os.homedir(), ".cache");
   return path.join(base, "mayastor", "vm");
-}
-
-function sh(command: string, args: readonly string[], cwd?: string): string {
-  return execFileSync(command, args, {
-    cwd,
-    encoding: "utf8",
-    stdio: ["ignore", "pipe", "pipe"],
-    maxBuffer: 1 << 26,
-  });
 }
 
 /** The ELF image inside an x86 bzImage (Linux boot protocol: setup_sects, payload_offset, payload_length). */
@@ -117,87 +128,187 @@ export function isStaticProgram(elf: Buffer): boolean {
   );
 }
 
-const APT = ["-qq", "-o", "Acquire::Retries=3"];
+/** What is known of a suite's kernel: the version and its packages, or why there is none. */
+interface Found {
+  readonly version: string;
+  readonly packages: readonly string[];
+}
+type Known = Found | { readonly missing: string };
 
-/** What Debian's mirrors have of it; the lists of packages are fetched first where they lack it. */
-function kernelPackage(): string {
-  const find = () => {
-    try {
-      return /Depends: (linux-image-\S+)/.exec(
-        sh("apt-cache", ["depends", "linux-image-amd64"]),
-      )?.[1];
-    } catch {
-      return undefined; // apt-cache knows no such package: the same as none found
-    }
-  };
-  const found = find();
-  if (found !== undefined) return found;
-  sh("apt-get", [...APT, "update"]);
-  const name = find();
-  if (name === undefined)
-    throw new Error(
-      "Cannot find the package linux-image-amd64: the guest boots Debian's kernel, and apt's sources have none",
-    );
-  return name;
+const knownFile = (choice: KernelChoice) => path.join(cacheFolder(), `${choice}.json`);
+
+function known(choice: KernelChoice): Known | null {
+  const file = knownFile(choice);
+  return existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as Known) : null; // written below
 }
 
-/** Downloads a package into `folder` and unpacks it to `tree`. */
-function unpackPackage(name: string, folder: string, tree: string): void {
-  const into = path.join(folder, `${name}.deb`);
-  mkdirSync(into);
-  chmodSync(into, 0o777); // apt downloads as its own user
-  try {
-    sh("apt-get", [...APT, "download", name], into);
-  } catch {
-    sh("apt-get", [...APT, "update"]); // lists of an older mirror name what is no longer there
-    sh("apt-get", [...APT, "download", name], into);
+function remember(choice: KernelChoice, found: Known): void {
+  mkdirSync(cacheFolder(), { recursive: true });
+  const file = knownFile(choice);
+  writeFileSync(`${file}.${process.pid}`, `${JSON.stringify(found)}\n`);
+  renameSync(`${file}.${process.pid}`, file);
+}
+
+const suiteOf = (choice: KernelChoice): Suite =>
+  openSuite(SUITES[choice], path.join(cacheFolder(), "apt", SUITES[choice]));
+
+/** The packages of a kernel image: itself, or in newer suites those it is split into. */
+export function imagePackages(image: string, itsDependencies: readonly string[]): string[] {
+  const version = image.replace("linux-image-", "");
+  const parts = ["base", "binary", "modules"].map((part) => `linux-${part}-${version}`);
+  return parts.every((part) => itsDependencies.includes(part)) ? parts : [image];
+}
+
+/** Looks up what the mirror has now. @throws when it has none, or cannot be reached. */
+function lookUp(suite: Suite): Found {
+  const find = () =>
+    dependencies(suite, "linux-image-amd64").find((name) => name.startsWith("linux-image-"));
+  // The machine's own lists are its own to refresh; another suite's are here for this alone.
+  let image = suite.options.length === 0 ? find() : undefined;
+  if (image === undefined) {
+    update(suite);
+    image = find();
   }
-  const deb = readdirSync(into).find((file) => file.endsWith(".deb"));
-  if (!deb) throw new Error(`apt-get download ${name} gave no package`);
-  sh("dpkg-deb", ["-x", path.join(into, deb), tree]);
-  rmSync(into, { recursive: true });
+  if (image === undefined)
+    throw new Error(
+      `Cannot find the package linux-image-amd64 in Debian's ${suite.name}: the guest boots Debian's kernel, and the mirror of apt's sources has none`,
+    );
+  return {
+    version: image.replace("linux-image-", ""),
+    packages: imagePackages(image, dependencies(suite, image)),
+  };
 }
 
-/** Makes the kernel, module layer and initramfs if the cache does not have them yet. */
-export function prepareKernel(): GuestKernel {
-  const name = kernelPackage();
-  const version = name.replace("linux-image-", "");
-  const init = readFileSync(path.join(import.meta.dirname, "guest_init.sh"));
+const reasonOf = (error: unknown): string =>
+  (error instanceof Error ? error.message : String(error)).trim().split("\n").slice(-2).join(" ");
+
+/**
+ * Looks up and downloads a kernel, for tests to come that have no network. One that was had before serves when the
+ * mirror cannot be reached. @returns null when there is none; then missingKernel() says why.
+ */
+export function fetchKernel(choice: KernelChoice): GuestKernel | null {
+  const before = known(choice);
+  try {
+    const found = lookUp(suiteOf(choice));
+    const kernel = makeKernel(choice, found);
+    remember(choice, found);
+    forgetOldKernels();
+    return kernel;
+  } catch (error) {
+    const reason = reasonOf(error);
+    if (before !== null && "version" in before && isMade(before.version)) {
+      console.error(`the ${choice} kernel is ${before.version}, had before; now: ${reason}`);
+      return kernelOf(before.version);
+    }
+    remember(choice, { missing: reason });
+    return null;
+  }
+}
+
+/** Why the chosen kernel's tests cannot run here; false when they can. */
+export function missingKernel(choice: KernelChoice = chosenKernel()): string | false {
+  try {
+    prepareKernel(choice);
+    return false;
+  } catch (error) {
+    return `there is no ${choice} kernel of Debian (${SUITES[choice]}) to boot: ${reasonOf(error)}`;
+  }
+}
+
+/** The chosen kernel, fetched where it was not yet. */
+export function prepareKernel(choice: KernelChoice = chosenKernel()): GuestKernel {
+  const before = known(choice);
+  if (before !== null && "missing" in before) throw new Error(before.missing);
+  const found = before ?? lookUp(suiteOf(choice));
+  const kernel = makeKernel(choice, found);
+  if (before === null) remember(choice, found);
+  return kernel;
+}
+
+const KEEP_DAYS = 30;
+
+/** Kernels that no test has booted for a month go: newer ones took their place. */
+function forgetOldKernels(): void {
+  for (const name of readdirSync(cacheFolder())) {
+    const done = path.join(cacheFolder(), name, "init.done");
+    if (!existsSync(done)) continue;
+    if (Date.now() - statSync(done).mtimeMs > KEEP_DAYS * 86_400_000)
+      rmSync(path.join(cacheFolder(), name), { recursive: true });
+  }
+}
+
+function kernelOf(version: string): GuestKernel {
   const folder = path.join(cacheFolder(), version);
-  const kernel: GuestKernel = {
+  return {
     version,
     vmlinux: path.join(folder, "vmlinux"),
     initrd: path.join(folder, "initrd.cpio"),
     layer: path.join(folder, "layer"),
   };
-  const done = path.join(folder, "init.done");
-  const made = `${init}# busybox-static\n`; // another way of making it: another text
-  if (existsSync(done) && readFileSync(done, "utf8") === made) return kernel;
+}
 
-  const work = path.join(cacheFolder(), `${version}.new`);
-  rmSync(work, { recursive: true, force: true });
-  mkdirSync(work, { recursive: true });
+const initScript = () => readFileSync(path.join(import.meta.dirname, "guest_init.sh"));
+/** Another way of making it: another text. */
+const madeFrom = () => `${initScript()}# busybox-static\n`;
+
+function isMade(version: string): boolean {
+  const done = path.join(cacheFolder(), version, "init.done");
+  if (!existsSync(done) || readFileSync(done, "utf8") !== madeFrom()) return false;
+  utimesSync(done, new Date(), new Date());
+  return true;
+}
+
+/** A module's file as the guest gets it: plain, since unpacking is slow in there. */
+function copyModule(from: string, to: string): void {
+  mkdirSync(path.dirname(to), { recursive: true });
+  if (from.endsWith(".xz"))
+    writeFileSync(to, execFileSync("xz", ["-dc", from], { maxBuffer: 1 << 28 }));
+  else cpSync(from, to);
+}
+const plainName = (file: string) => file.replace(/\.xz$/, "");
+
+/** Makes the kernel, module layer and initramfs if the cache does not have them yet. */
+function makeKernel(choice: KernelChoice, found: Found): GuestKernel {
+  if (isMade(found.version)) return kernelOf(found.version);
+  mkdirSync(cacheFolder(), { recursive: true });
+  const work = mkdtempSync(path.join(cacheFolder(), `${found.version}.new-`));
+  try {
+    makeIn(work, suiteOf(choice), found);
+    const folder = path.join(cacheFolder(), found.version);
+    rmSync(folder, { recursive: true, force: true });
+    renameSync(work, folder);
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+  return kernelOf(found.version);
+}
+
+function makeIn(work: string, suite: Suite, { version, packages }: Found): void {
+  chmodSync(work, 0o755); // apt downloads as its own user
   const tree = path.join(work, "tree");
-  unpackPackage(name, work, tree);
-  unpackPackage("busybox-static", work, tree);
+  for (const folder of ["usr/bin", "usr/sbin", "usr/lib"])
+    mkdirSync(path.join(tree, folder), { recursive: true });
+  for (const link of ["bin", "sbin", "lib"]) symlinkSync(`usr/${link}`, path.join(tree, link));
+  for (const name of packages) unpackPackage(suite, name, work, tree);
+  unpackPackage({ name: "this machine's", options: [] }, "busybox-static", work, tree);
   const busybox = path.join(tree, "bin", "busybox");
   if (!isStaticProgram(readFileSync(busybox)))
     throw new Error("Cannot make the guest's initramfs: busybox-static's busybox needs libraries");
-  writeFileSync(
-    path.join(work, "vmlinux"),
-    extractVmlinux(readFileSync(path.join(tree, "boot", `vmlinuz-${version}`))),
+  const from = path.join(tree, "lib", "modules", version);
+  const image = [path.join(tree, "boot", `vmlinuz-${version}`), path.join(from, "vmlinuz")].find(
+    (file) => existsSync(file),
   );
+  if (image === undefined)
+    throw new Error(`Cannot boot ${version}: ${packages.join(", ")} have no image`);
+  writeFileSync(path.join(work, "vmlinux"), extractVmlinux(readFileSync(image)));
 
   sh("depmod", ["-b", tree, version]);
-  const from = path.join(tree, "lib", "modules", version);
   const to = path.join(work, "layer", "usr", "lib", "modules", version);
   const modulesDep = readFileSync(path.join(from, "modules.dep"), "utf8");
   mkdirSync(to, { recursive: true });
-  for (const link of ["lib"]) sh("ln", ["-s", `usr/${link}`, path.join(work, "layer", link)]);
-  for (const file of withDependencies(modulesDep, [...WANTED, ...BOOT])) {
-    mkdirSync(path.dirname(path.join(to, file)), { recursive: true });
-    cpSync(path.join(from, file), path.join(to, file));
-  }
+  symlinkSync("usr/lib", path.join(work, "layer", "lib"));
+  for (const file of withDependencies(modulesDep, [...WANTED, ...BOOT]))
+    copyModule(path.join(from, file), path.join(to, plainName(file)));
   for (const file of ["modules.builtin", "modules.builtin.modinfo", "modules.order"])
     cpSync(path.join(from, file), path.join(to, file));
   sh("depmod", ["-b", path.join(work, "layer"), version]);
@@ -208,19 +319,16 @@ export function prepareKernel(): GuestKernel {
   cpSync(busybox, path.join(root, "bin", "busybox"));
   const list: string[] = [];
   for (const file of withDependencies(modulesDep, BOOT)) {
-    const target = `/mod/${path.basename(file)}`;
-    cpSync(path.join(from, file), path.join(root, target));
+    const target = `/mod/${plainName(path.basename(file))}`;
+    copyModule(path.join(from, file), path.join(root, target));
     list.push(target);
   }
   writeFileSync(path.join(root, "modules"), `${list.join("\n")}\n`);
-  writeFileSync(path.join(root, "init"), init);
+  writeFileSync(path.join(root, "init"), initScript());
   chmodSync(path.join(root, "init"), 0o755);
   sh("bash", ["-c", `find . | ./bin/busybox cpio -o -H newc > ../initrd.cpio 2>/dev/null`], root);
 
   rmSync(tree, { recursive: true });
   rmSync(root, { recursive: true });
-  writeFileSync(path.join(work, "init.done"), made);
-  rmSync(folder, { recursive: true, force: true });
-  renameSync(work, folder);
-  return kernel;
+  writeFileSync(path.join(work, "init.done"), madeFrom());
 }

@@ -19,7 +19,7 @@ import {
 import os from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { prepareKernel } from "./kernel.ts";
+import { type KernelChoice, prepareKernel } from "./kernel.ts";
 
 export interface GuestResult {
   readonly code: number;
@@ -28,6 +28,8 @@ export interface GuestResult {
 }
 
 export interface VmOptions {
+  /** Otherwise that of the environment: see kernel.ts. */
+  readonly kernel?: KernelChoice;
   readonly memoryMiB?: number;
   readonly cpus?: number;
   readonly modules?: readonly string[];
@@ -61,7 +63,7 @@ export class Vm {
 
   /** Boots a guest and waits until it takes commands. @throws with the console's tail if it does not. */
   static async boot(options: VmOptions = {}): Promise<Vm> {
-    const kernel = prepareKernel();
+    const kernel = prepareKernel(options.kernel);
     const folder = mkdtempSync(path.join(os.tmpdir(), "mayastor-vm-"));
     const spool = path.join(folder, "spool");
     mkdirSync(spool);
