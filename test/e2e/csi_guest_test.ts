@@ -1,14 +1,23 @@
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
-import { freeAddresses, LocalCluster } from "../../hack/cluster/local.ts";
-import { QUICK_CORE, untilOnline, untilStatus } from "../support/cluster.ts";
+import { untilOnline, untilStatus } from "../support/cluster.ts";
 import type { Call, CsiClient, Outcome } from "../support/csi/client.ts";
-import { bundle, startController } from "../support/csi/programs.ts";
-import { clearOnSignal } from "../support/interrupts.ts";
-import { untilWritten, Vm } from "../support/vm/vm.ts";
+import { startCsiCluster } from "../support/csi/cluster.ts";
+import {
+  block,
+  CsiGuest,
+  contextInGuest,
+  mount,
+  publish,
+  stage,
+  stagingOf,
+  succeeded,
+  targetOf,
+  unpublish,
+  unstage,
+} from "../support/vm/csi_guest.ts";
+import { untilWritten } from "../support/vm/vm.ts";
 
 const MIB = 1024 * 1024;
 const EXT4 = "ec4e66fb-3b33-4439-b504-d49aba53da26";
@@ -17,81 +26,6 @@ const XFS = "9b1f04e3-1c0a-4b0e-9a53-6f5d2c1b7a10";
 const BTRFS = "c0d2a3f4-9b77-4e0d-8a51-2f6b7c8d9e01";
 /** The guest plays the application on this storage node: its nexus is on the host's 127.0.0.1. */
 const NODE = "node-1";
-const LABELS = { "openebs.io/created-by": "operator-diskpool" };
-const SOCKET = "/run/csi/csi.sock";
-const KUBELET = "/var/lib/kubelet";
-const stagingOf = (uuid: string) =>
-  `${KUBELET}/plugins/kubernetes.io/csi/pv/pvc-${uuid}/globalmount`;
-const targetOf = (uuid: string, pod: string) =>
-  `${KUBELET}/pods/${pod}/volumes/kubernetes.io~csi/pvc-${uuid}/mount`;
-const writer = { accessMode: { mode: "SINGLE_NODE_WRITER" } };
-const mount = (fsType: string) => ({ ...writer, mount: { fsType } });
-const block = { ...writer, block: {} };
-
-function succeeded(outcomes: readonly Outcome[]): void {
-  for (const { method, code, message } of outcomes)
-    assert.equal(code, "OK", `${method}: ${message}`);
-}
-
-/** A booted guest with the node plugin in it. */
-class Guest {
-  readonly #vm: Vm;
-  readonly #bundles: string;
-  #files = 0;
-
-  private constructor(vm: Vm, bundles: string) {
-    this.#vm = vm;
-    this.#bundles = bundles;
-  }
-
-  static async boot(bundles: string): Promise<Guest> {
-    const guest = new Guest(await Vm.boot(), bundles);
-    await guest.startPlugin();
-    return guest;
-  }
-
-  get vm(): Vm {
-    return this.#vm;
-  }
-
-  async sh(script: string, seconds = 120): Promise<string> {
-    const { code, stdout, stderr } = await this.#vm.run(`set -e\n${script}`, seconds);
-    const log = code === 0 ? "" : (await this.#vm.run("tail -n 20 /run/csi-node.*.log", 20)).stdout;
-    assert.equal(
-      code,
-      0,
-      `guest: ${script}\n${stdout}\n${stderr}\n${log}\n${this.#vm.consoleTail()}`,
-    );
-    return stdout;
-  }
-
-  /** Waits for this start's own word: a crashed plugin leaves its socket behind. */
-  async startPlugin(): Promise<void> {
-    const options = `-c ${SOCKET} -n ${NODE} -g 127.0.0.1:10199 --nvme-nr-io-queues=2 --nvme-ctrl-loss-tmo=1980`;
-    await this.sh(`log=/run/csi-node.$((++n)).log; while [ -e $log ]; do log=/run/csi-node.$((++n)).log; done
-      ${process.execPath} ${this.#bundles}/csi_node.cjs ${options} >$log 2>&1 &
-      echo $! >/run/csi-node.pid
-      for i in $(seq 300); do grep -q '"msg":"serving"' $log && break; kill -0 $!; sleep 0.2; done
-      grep -q '"msg":"serving"' $log`);
-  }
-
-  /** As a crash: nothing is cleaned up, the stale socket stays. */
-  async killPlugin(): Promise<void> {
-    await this.sh("kill -9 $(cat /run/csi-node.pid)");
-  }
-
-  async call(calls: readonly Call[]): Promise<Outcome[]> {
-    const file = `/run/calls-${++this.#files}.json`;
-    const text = await this.sh(
-      `cat >${file} <<'JSON'\n${JSON.stringify(calls)}\nJSON\n${process.execPath} ${this.#bundles}/csi_client.cjs unix:${SOCKET} ${file}`,
-      300,
-    );
-    return text
-      .trim()
-      .split("\n")
-      .map((line) => JSON.parse(line) as Outcome); // printed by the client
-  }
-}
 
 function publishToNode(
   controller: CsiClient,
@@ -123,43 +57,16 @@ async function provision(
   });
   succeeded([created]);
   const published = await publishToNode(controller, uuid, parameters);
-  succeeded([published]);
-  const { publishContext } = published.reply as { publishContext: Record<string, string> }; // CSI message
-  const { uri = "" } = publishContext;
+  const context = contextInGuest(published);
   assert.match(
-    uri,
-    new RegExp(`^nvmf://127\\.0\\.0\\.1:4421/nqn\\.2019-05\\.io\\.openebs:${uuid}\\?hostnqn=`),
+    context["uri"] ?? "",
+    new RegExp(`^nvmf://10\\.0\\.2\\.2:4421/nqn\\.2019-05\\.io\\.openebs:${uuid}\\?hostnqn=`),
   );
-  return { ...publishContext, uri: uri.replace("//127.0.0.1:", "//10.0.2.2:") };
+  return context;
 }
 
 test("csi-node on a stock kernel keeps a file system through a lost replica, a crash of its own and a reboot", async (t) => {
-  const folder = mkdtempSync(path.join(os.tmpdir(), "mayastor-csi-"));
-  t.after(async () => {
-    await LocalCluster.clear(path.join(folder, "cluster")); // reads the folder: before it goes
-    rmSync(folder, { recursive: true, force: true });
-  });
-  clearOnSignal(folder, path.join(folder, "cluster"));
-  const cluster = await LocalCluster.create({
-    folder: path.join(folder, "cluster"),
-    engines: 3,
-    diskMiB: 896,
-    // The guest reaches the host's 127.0.0.1 alone: the nexus is there.
-    addresses: ["127.0.0.1", ...(await freeAddresses(2))],
-    coreArgs: QUICK_CORE,
-  });
-  mkdirSync(path.join(folder, "bundles"));
-  const bundles = path.join(folder, "bundles");
-  await Promise.all([
-    cluster.start(),
-    bundle("agents/csi-node/main.ts", path.join(bundles, "csi_node.cjs")),
-    bundle("test/support/csi/client.ts", path.join(bundles, "csi_client.cjs")),
-  ]);
-  for (const { name, pool, disk } of cluster.nodes) {
-    const body = { disks: [`aio://${disk}`], labels: LABELS };
-    await cluster.rest.request("PUT", `/nodes/${name}/pools/${pool}`, body);
-  }
-  const controller = await startController(t, { restUrl: cluster.rest.url, folder });
+  const { cluster, controller, bundles } = await startCsiCluster(t);
   const ext4 = await provision(controller, {
     uuid: EXT4,
     bytes: 128 * MIB,
@@ -179,39 +86,11 @@ test("csi-node on a stock kernel keeps a file system through a lost replica, a c
     ioTimeout: "40",
   });
 
-  const stage = (
-    volumeId: string,
-    publishContext: Record<string, string>,
-    volumeCapability: Call[1],
-  ): Call => [
-    "NodeStageVolume",
-    { volumeId, publishContext, stagingTargetPath: stagingOf(volumeId), volumeCapability },
-  ];
-  const publish = (
-    volumeId: string,
-    pod: string,
-    volumeCapability: Call[1],
-    readonly = false,
-  ): Call => [
-    "NodePublishVolume",
-    {
-      ...{ volumeId, volumeCapability, readonly, stagingTargetPath: stagingOf(volumeId) },
-      targetPath: targetOf(volumeId, pod),
-    },
-  ];
-  const unpublish = (volumeId: string, pod: string): Call => [
-    "NodeUnpublishVolume",
-    { volumeId, targetPath: targetOf(volumeId, pod) },
-  ];
-  const unstage = (volumeId: string): Call => [
-    "NodeUnstageVolume",
-    { volumeId, stagingTargetPath: stagingOf(volumeId) },
-  ];
   const podFolders = [EXT4, XFS, BTRFS].flatMap((uuid) =>
     ["a", "b"].map((pod) => path.dirname(targetOf(uuid, pod))),
   );
 
-  let guest = await Guest.boot(bundles);
+  let guest = await CsiGuest.boot(bundles, NODE);
   t.after(() => guest.vm.close());
   t.diagnostic(`guest kernel ${guest.vm.kernelVersion}`);
   await guest.sh(`mkdir -p ${podFolders.map((name) => `'${name}'`).join(" ")}`);
@@ -282,10 +161,14 @@ test("csi-node on a stock kernel keeps a file system through a lost replica, a c
   await guest.sh(`while [ -e /sys/block/${device} ]; do sleep 0.2; done`);
   const [unattached] = await guest.call([statsOf(XFS)]);
   assert.match(JSON.stringify(unattached?.reply), /"abnormal":true.*not attached/);
-  succeeded([await publishToNode(controller, XFS, { fsType: "xfs", ioTimeout: "8" })]);
+  // The guest did not say farewell: the next publication has a name of its own, which an old controller cannot reach.
+  const xfsAgain = contextInGuest(
+    await publishToNode(controller, XFS, { fsType: "xfs", ioTimeout: "8" }),
+  );
+  assert.match(xfsAgain["uri"] ?? "", new RegExp(`:${XFS}:1\\?hostnqn=`));
   const [early, ...again] = await guest.call([
-    stage(XFS, xfs, mount("xfs")), // the kernel mounts no second xfs of that uuid while the pod has the dead one
-    ...[unpublish(XFS, "a"), unpublish(XFS, "a"), stage(XFS, xfs, mount("xfs"))],
+    stage(XFS, xfsAgain, mount("xfs")), // the kernel mounts no second xfs of that uuid while the pod has the dead one
+    ...[unpublish(XFS, "a"), unpublish(XFS, "a"), stage(XFS, xfsAgain, mount("xfs"))],
     publish(XFS, "a", mount("xfs")),
   ]);
   assert.equal(early?.code, "INTERNAL", early?.message);
@@ -297,7 +180,7 @@ test("csi-node on a stock kernel keeps a file system through a lost replica, a c
     ...[statsOf(EXT4), statsOf(BTRFS)],
     ...[unstage(EXT4), unstage(BTRFS), unpublish(BTRFS, "b"), unpublish(BTRFS, "b")],
     ...[unpublish(EXT4, "b"), unpublish(XFS, "a"), unpublish(XFS, "a"), unstage(XFS), unstage(XFS)],
-    ...[stage(XFS, xfs, block), publish(XFS, "a", block), publish(XFS, "a", block)],
+    ...[stage(XFS, xfsAgain, block), publish(XFS, "a", block), publish(XFS, "a", block)],
   ]);
   assert.equal(stats?.code, "OK", stats?.message);
   const { usage, volumeCondition } = stats.reply as {
@@ -319,14 +202,14 @@ test("csi-node on a stock kernel keeps a file system through a lost replica, a c
 
   // The node loses power with all volumes in use; the next boot finds its volumes as they were.
   await guest.vm.close();
-  guest = await Guest.boot(bundles);
+  guest = await CsiGuest.boot(bundles, NODE);
   await guest.sh(`mkdir -p ${podFolders.map((name) => `'${name}'`).join(" ")}
     mkdir -p '${stagingOf(EXT4)}' '${targetOf(EXT4, "a")}' '${targetOf(BTRFS, "a")}'; touch '${targetOf(XFS, "a")}'`);
   succeeded(
     await guest.call([
       ...[unpublish(EXT4, "a"), unpublish(XFS, "a"), unstage(EXT4), unstage(XFS)], // kubelet's clean-up
       ...[stage(EXT4, ext4, mount("ext4")), publish(EXT4, "a", mount("ext4"))],
-      ...[stage(XFS, xfs, mount("xfs")), publish(XFS, "a", mount("xfs"))],
+      ...[stage(XFS, xfsAgain, mount("xfs")), publish(XFS, "a", mount("xfs"))],
       ...[unpublish(BTRFS, "a"), unstage(BTRFS), stage(BTRFS, btrfs, mount("btrfs"))],
       publish(BTRFS, "a", mount("btrfs")),
     ]),
