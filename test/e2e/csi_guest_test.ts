@@ -123,7 +123,7 @@ test("csi-node on a stock kernel keeps a file system through a lost replica, a c
   assert.match(timeouts, new RegExp(`${EXT4} 40 10 40000`));
   assert.match(timeouts, new RegExp(`${XFS} 8 1 8000`));
   await guest.sh(`echo kept >'${targetOf(EXT4, "a")}/file'; echo kept >'${targetOf(XFS, "a")}/file'
-    echo kept >'${targetOf(BTRFS, "a")}/file'
+    echo kept >'${targetOf(BTRFS, "a")}/file'; sync
     for b in '${targetOf(EXT4, "b")}' '${targetOf(BTRFS, "b")}'; do ! touch "$b/refused" 2>/dev/null; done
     test "$(cat '${targetOf(EXT4, "b")}/file')" = kept`);
 
