@@ -171,7 +171,7 @@ describe("a volume", () => {
     assert.ok(before && after);
     assert.notEqual(after.node, "node-1");
     assert.notEqual(after.nexus, before.nexus);
-    assert.deepEqual(after.config.controllerIdRange, { start: 3, end: 4 });
+    assert.deepEqual(after.config.controllerIdRange, { start: 513, end: 1024 });
     assert.notEqual(after.config.reservationKey, before.config.reservationKey);
     await rig.settle();
     assert.equal((await rig.volume(V1)).state.status, "Degraded");

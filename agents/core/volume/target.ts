@@ -2,7 +2,7 @@
  * The target of a volume: publishing, moving it to another node, unpublishing.
  *
  * Invariants:
- * - A new target gets a new nexus uuid, a reservation key made from it and the next pair of controller ids, so
+ * - A new target gets a new nexus uuid, a reservation key made from it and the next range of controller ids, so
  *   that the storage itself refuses what an older target still sends.
  * - Only replicas that the last target's NexusInfo calls healthy may be its children, also after the new one has
  *   taken them: an earlier target that could not be stopped may have gone on without one until then.
@@ -45,7 +45,11 @@ import { isHealthy, type ReplicaItem, selectForNexus } from "../scheduling/repli
 import { nexusesOfVolume, nodeItems, replicaItems, suspectNodes } from "../scheduling/snapshot.ts";
 import { childFor } from "./replicas.ts";
 
-const CONTROLLER_IDS = 2;
+/**
+ * Each host of a target takes one for each path, also one that has vanished and is not noticed yet. So many targets of
+ * a volume follow each other until the ids begin anew: 127.
+ */
+const CONTROLLER_IDS = 512;
 /** Each further one follows a change of the record: a child that the earlier target lost or has again. */
 const FENCE_ATTEMPTS = 8;
 
@@ -54,7 +58,7 @@ export function reservationKeyOf(nexus: string): bigint {
   return BigInt(`0x${nexus.replaceAll("-", "").slice(16)}`);
 }
 
-/** The pair of controller ids after the last target's; back to the first past the end. */
+/** The range of controller ids after the last target's; back to the first past the end. */
 export function nextControllerIds(last: NvmfConfig | null): { start: number; end: number } {
   const start = last === null ? 1 : last.controllerIdRange.end + 1;
   const end = start + CONTROLLER_IDS - 1;

@@ -176,7 +176,8 @@ uint32_t EpollRing::finish_disk_ops() noexcept {
 
 void EpollRing::arm(PollWaiter& waiter) noexcept {
   epoll_event event{};
-  event.events = EPOLLONESHOT | (waiter.events == POLLIN ? uint32_t{EPOLLIN} : uint32_t{EPOLLOUT});
+  static_assert(POLLIN == EPOLLIN && POLLOUT == EPOLLOUT && POLLRDHUP == EPOLLRDHUP);
+  event.events = EPOLLONESHOT | waiter.events;
   event.data.ptr = &waiter;
   if (waiter.events == POLLOUT) waiter.duplicate_fd = fcntl(waiter.fd, F_DUPFD_CLOEXEC, 0);
   const int fd = waiter.events == POLLOUT ? waiter.duplicate_fd : waiter.fd;

@@ -68,6 +68,8 @@ class SocketHandler {
   virtual bool on_readable() = 0;
   // After a sendv() that took less than all, or -EAGAIN: room again.
   virtual void on_writable() = 0;
+  // While reading is paused: the peer has closed its side, or the connection is lost. At most once.
+  virtual void on_peer_left() {}
 };
 
 // A connected TCP stream (TCP_NODELAY). Destroying it closes it, and drops what one from connect()
@@ -80,6 +82,10 @@ class Socket {
   [[nodiscard]] virtual ssize_t recvv(const iovec* parts, int count) noexcept = 0;
   [[nodiscard]] virtual ssize_t sendv(const iovec* parts, int count) noexcept = 0;
   virtual void set_handler(SocketHandler* handler) noexcept = 0;
+  // A paused socket tells nothing of what arrives, and costs nothing by it; it tells when the peer
+  // leaves (on_peer_left), even behind data that nobody takes. Rings without a kernel may ignore
+  // it.
+  virtual void pause_reading(bool /*paused*/) noexcept {}
   [[nodiscard]] virtual std::string peer_address() const = 0;   // "ip:port"
   [[nodiscard]] virtual std::string local_address() const = 0;  // "ip:port"
   // Takes the socket off its ring so that another reactor's Ring::attach() can own it. The object

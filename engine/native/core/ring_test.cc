@@ -182,10 +182,14 @@ struct Peer final : SocketHandler {
   std::optional<int32_t> connected;
   std::string received, to_send;
   std::optional<int32_t> ended;
+  int left = 0;   // on_peer_left()
+  int calls = 0;  // of on_readable()
   bool echo = false;
   bool drop_when_read = false;
   void on_connected(int32_t result) override { connected = result; }
+  void on_peer_left() override { ++left; }
   bool on_readable() override {
+    ++calls;
     char buffer[70000];
     for (;;) {
       const ssize_t got = socket->recv(buffer, sizeof buffer);
@@ -298,6 +302,40 @@ TEST_P(RingTest, SocketMayDieInItsOwnHandler) {
   ASSERT_TRUE(poll_until([&] { return client.connected.has_value(); }));
   client.send("x");
   ASSERT_TRUE(poll_until([&] { return client.ended.has_value(); }));
+}
+
+// Behind data that nobody takes, and without being called for that data.
+TEST_P(RingTest, PausedSocketTellsWhenItsPeerLeaves) {
+  for (const bool reset : {false, true}) {
+    Server server;
+    auto listener = ring->listen("127.0.0.1", 0, &server);
+    Peer client;
+    client.socket = ring->connect("127.0.0.1", listener.value()->port(), &client);
+    ASSERT_TRUE(poll_until([&] { return client.connected && !server.peers.empty(); }));
+    Peer& served = *server.peers.front();
+    served.echo = reset;  // what the client has not read when it closes makes its end a reset
+    client.send("first");
+    ASSERT_TRUE(poll_until([&] { return served.calls > 0 && served.to_send.empty(); }));
+    ASSERT_TRUE(poll_until([&] { return reset || served.received == "first"; }));
+    served.socket->pause_reading(true);
+    for (int i = 0; i < 3; ++i) ring->poll(1'000'000);
+    const int calls = served.calls;
+    client.send("second");
+    for (int i = 0; i < 10; ++i) ring->poll(1'000'000);
+    EXPECT_EQ(served.calls, calls);
+    EXPECT_EQ(served.left, 0);
+    served.socket->pause_reading(false);
+    served.echo = false;
+    ASSERT_TRUE(poll_until([&] { return served.received.ends_with("second"); }));
+    served.socket->pause_reading(true);
+    client.send("third");
+    ring->poll(1'000'000);
+    client.socket.reset();
+    ASSERT_TRUE(poll_until([&] { return served.left > 0; }));
+    for (int i = 0; i < 3; ++i) ring->poll(1'000'000);
+    EXPECT_EQ(served.left, 1);
+    EXPECT_TRUE(served.received.ends_with("second"));
+  }
 }
 
 // A peer that did not read sees the stream cut short, not all that was given up.

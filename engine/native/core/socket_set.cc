@@ -29,6 +29,11 @@ constexpr uint32_t kAcceptBatch = 64;
 constexpr uint64_t kHotIdleNs = 50'000;
 constexpr uint64_t kHotIdleFewNs = 1'000'000;
 constexpr size_t kFew = 4;
+constexpr uint32_t kLeft = POLLRDHUP;  // with it come, unasked, an error and the end of both sides
+// A caller that vanished without a word (its machine lost power) is noticed: by probes when nothing
+// is under way, and by what it does not acknowledge.
+constexpr int kProbeAfterSeconds = 30, kProbeEverySeconds = 10, kProbes = 3;
+constexpr int kUnacknowledgedMs = 60'000;
 
 struct Address {
   sockaddr_storage storage{};
@@ -75,6 +80,14 @@ void set_option(int fd, int level, int name, int value) noexcept {
 
 void tune(int fd) noexcept {
   set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+}
+
+void notice_vanished(int fd) noexcept {
+  set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, kProbeAfterSeconds);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, kProbeEverySeconds);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, kProbes);
+  set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, kUnacknowledgedMs);
 }
 
 void tune_buffers(int fd) noexcept {  // before connect or listen: decides the window scale
@@ -141,6 +154,9 @@ class PosixSocket final : public Socket {
     socklen_t length = sizeof storage;
     if (getsockname(core_->fd, reinterpret_cast<sockaddr*>(&storage), &length) != 0) return "";
     return format_address(storage);
+  }
+  void pause_reading(bool paused) noexcept override {
+    if (core_->set != nullptr) core_->set->pause(*core_, paused);
   }
   [[nodiscard]] std::unique_ptr<Socket> detach() noexcept override {
     CHECK(core_->set != nullptr && !core_->connecting);
@@ -223,6 +239,7 @@ class PosixListener final : public Listener {
       if (fd < 0 && (errno == ECONNABORTED || errno == EINTR)) continue;
       if (fd < 0) break;
       tune(fd);
+      notice_vanished(fd);
       handler_->on_accept(set_->adopt(fd, nullptr));
       if (!alive) return;
     }
@@ -357,8 +374,25 @@ void SocketSet::arm(PollWaiter& waiter) {
   poller_.arm(waiter);
 }
 
+void SocketSet::arm_in(SocketCore& core) {
+  if (core.in.armed) return;
+  core.in.events = core.paused ? kLeft : POLLIN;
+  arm(core.in);
+}
+
+void SocketSet::pause(SocketCore& core, bool paused) {
+  if (core.paused == paused || core.read_ended) return;
+  core.paused = paused;
+  make_hot(core);  // armed for the right thing when it goes cold
+  if (core.in.armed && (core.in.events == kLeft) != paused) poller_.cancel(core.in);
+}
+
 bool SocketSet::attend(SocketCore& core) {
   core.got_data = false;
+  if (core.paused) {
+    core.again = false;
+    return false;
+  }
   if (core.handler == nullptr) {  // nobody to read yet: the poll would fire at once, so stay hot
     core.again = false;
     return false;
@@ -389,9 +423,9 @@ uint32_t SocketSet::run(uint64_t now_ns) {
       ++count;
     }
     const bool idle = !core.again && now_ns - core.last_data_ns > idle_limit;
-    if (core.closed || core.read_ended || (idle && core.handler != nullptr)) {
+    if (core.closed || core.read_ended || core.paused || (idle && core.handler != nullptr)) {
       core.hot = false;
-      if (!core.closed && !core.read_ended) arm(core.in);
+      if (!core.closed && !core.read_ended) arm_in(core);
       continue;
     }
     hot_[kept++] = &core;
@@ -407,17 +441,22 @@ bool SocketSet::prepare_sleep() {
   }
   for (SocketCore* core : hot_) {
     core->hot = false;
-    if (!core->closed && !core->read_ended) arm(core->in);
+    if (!core->closed && !core->read_ended) arm_in(*core);
   }
   hot_.clear();
   return failed_.empty();
 }
 
-void SocketSet::on_in(PollWaiter* waiter, int32_t) noexcept {
+void SocketSet::on_in(PollWaiter* waiter, int32_t result) noexcept {
   auto* core =
       reinterpret_cast<SocketCore*>(reinterpret_cast<uint8_t*>(waiter) - offsetof(SocketCore, in));
   if (core->closed || core->set == nullptr) return;
   SocketSet& set = *core->set;
+  if (core->paused && core->in.events == kLeft && result > 0) {
+    core->read_ended = true;
+    if (core->handler != nullptr) core->handler->on_peer_left();
+    return;
+  }
   set.make_hot(*core);
   if (set.attend(*core) && !core->closed) core->last_data_ns = set.now_ns_;
 }

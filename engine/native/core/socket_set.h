@@ -21,7 +21,7 @@ class SocketSet;
 // One armed or idle one-shot poll.
 struct PollWaiter {
   int fd = -1;
-  uint32_t events = 0;    // POLLIN or POLLOUT
+  uint32_t events = 0;    // POLLIN, POLLOUT or, for a peer that leaves, POLLRDHUP
   int duplicate_fd = -1;  // for pollers that take a descriptor only once
   bool armed = false;
   bool canceled = false;  // nobody cares for the outcome any more
@@ -48,6 +48,7 @@ struct SocketCore {
   bool again = false;       // the handler asked to be called again
   bool got_data = false;    // recv gave data in this call of the handler
   bool read_ended = false;  // end of stream or error was handed out
+  bool paused = false;      // only the peer's leaving is of interest
   bool want_write = false;
   int32_t failed = 0;  // connect() refused at once: negative errno
   uint64_t last_data_ns = 0;
@@ -81,6 +82,8 @@ class SocketSet final {
   void make_hot(SocketCore& core);
   bool attend(SocketCore& core);  // one call of on_readable(); true if there was something
   void arm(PollWaiter& waiter);
+  void arm_in(SocketCore& core);
+  void pause(SocketCore& core, bool paused);
   void close(SocketCore& core) noexcept;
   void release(SocketCore& core) noexcept;
   static void on_in(PollWaiter* waiter, int32_t result) noexcept;

@@ -179,6 +179,7 @@ class Connection final : public std::enable_shared_from_this<Connection>,
   void on_connected(int32_t result) override;
   bool on_readable() override;
   void on_writable() override;
+  void on_peer_left() override;
   void on_turn_end() override;
 
   // Input (connection_input.cc).

@@ -12,23 +12,33 @@ bool Connection::on_readable() {
   return receive();
 }
 
+void Connection::on_peer_left() {
+  const auto self = shared_from_this();
+  close("the host closed the connection");
+}
+
 // Reading had stopped, and the socket only tells of new data: take what has arrived meanwhile.
 void Connection::drain_input() noexcept {
   if (processing_) return;  // further up the stack it goes on by itself
+  if (socket_) socket_->pause_reading(false);
   process_input();
   while (receive()) {
   }
 }
 
 bool Connection::receive() {
-  if (!socket_ || state_ == State::kConnecting || state_ == State::kClosed) return false;
+  if (!socket_ || state_ == State::kClosed) return false;
+  if (state_ == State::kConnecting || input_blocked_) {
+    socket_->pause_reading(
+        true);  // until drain_input(); a host that leaves is noticed all the same
+    return false;
+  }
   if (state_ == State::kTerminating) {
     const ssize_t dropped = socket_->recv(input_.get(), input_size_);
     if (dropped == -EAGAIN) return false;
     if (dropped <= 0) close(close_reason_);
     return dropped > 0;
   }
-  if (input_blocked_) return false;
   CHECK(end_ < input_size_);
   ssize_t got = 0;
   const size_t space = input_size_ - end_;

@@ -30,7 +30,7 @@ Controller::Controller(ControllerEnvironment& environment, Subsystem& subsystem,
          kCapTimeout500ms << kCapTimeoutShift | kCapNvmCommandSet;
   uint64_t kato_ms = options_.keep_alive_ms;
   if (discovery() && kato_ms == 0) kato_ms = target.discovery_keep_alive_ms;
-  set_keep_alive(static_cast<uint32_t>(kato_ms));
+  set_keep_alive(static_cast<uint32_t>(std::min(kato_ms, target.keep_alive_max_ms)));
   update_association_timer();
 }
 
@@ -134,6 +134,7 @@ void Controller::on_keep_alive_timer() {
 
 Controller::Answer Controller::set_keep_alive(uint32_t kato_ms) {
   const TargetOptions& target = environment_.target_options();
+  if (kato_ms > target.keep_alive_max_ms) return {status::kKeepAliveInvalid};
   keep_alive_timer_.disarm();
   keep_alive_ms_ = 0;
   features_[kFeatureKeepAlive] = kato_ms;

@@ -37,7 +37,9 @@ struct TargetOptions {
   uint64_t discovery_keep_alive_ms = 120'000;   // when the host asked for none
   uint64_t keep_alive_min_ms = 10'000;          // shorter ones are raised to it
   uint64_t keep_alive_granularity_ms = 10'000;  // KAS
-  uint16_t retry_delay_100ms[3] = {0, 0, 0};    // CRDT1..3
+  // Longer ones: at Connect they are lowered to it, later they are refused.
+  uint64_t keep_alive_max_ms = 600'000;
+  uint16_t retry_delay_100ms[3] = {0, 0, 0};  // CRDT1..3
   // Of this machine, told to initiators for bdevs that do not know theirs (Bdev::power_cycle); nil:
   // not told.
   Uuid power_cycle;

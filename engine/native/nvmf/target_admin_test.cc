@@ -584,6 +584,27 @@ TEST_F(TargetAdminTest, KeepAliveExpiryEndsTheController) {
   EXPECT_TRUE(io.wire().ended());
 }
 
+TEST_F(TargetAdminTest, KeepAliveHasACeiling) {
+  start();
+  HostConnect connect;
+  connect.kato_ms = UINT32_MAX;
+  TestHost& host = open_admin(connect);
+  Sqe get{};
+  get.opcode = kAdminGetFeatures;
+  get.cdw10 = kFeatureKeepAlive;
+  EXPECT_EQ(uint32_t{host.command(get).cqe.dw0}, 600'000U);
+  Sqe set{};
+  set.opcode = kAdminSetFeatures;
+  set.cdw10 = kFeatureKeepAlive;
+  set.cdw11 = 600'001;
+  EXPECT_TRUE(host.command(set).status().is(status::kKeepAliveInvalid));
+  set.cdw11 = 300'000;
+  EXPECT_TRUE(host.command(set).status().ok());
+  set.cdw11 = UINT32_MAX;
+  EXPECT_TRUE(host.command(set).status().is(status::kKeepAliveInvalid));
+  EXPECT_EQ(uint32_t{host.command(get).cqe.dw0}, 300'000U);  // as before
+}
+
 TEST_F(TargetAdminTest, ControllerWithoutQueuesIsForgotten) {
   start();
   open_admin();

@@ -250,6 +250,38 @@ TEST_F(TargetLoopbackTest, HostsOnEveryReactorWhileTheControlPathMoves) {
   for (auto& queue : queues) EXPECT_TRUE(queue->wire().ended());
 }
 
+// With each entry of its queue in use, and more behind that nobody reads.
+TEST_F(TargetLoopbackTest, AHostThatLeavesAFullQueueIsNoticed) {
+  start_target();
+  add(kNqn);
+  uint16_t cntlid = 0;
+  auto admin = host(1, 0, &cntlid);
+  auto io = host(1, 1, &cntlid);
+  for (uint16_t cid = 0; cid < 40; ++cid) {  // the queue has 32 entries
+    Sqe sqe = TestHost::io(kIoWrite, 0, 8);
+    sqe.cid = static_cast<uint16_t>(1000 + cid);
+    sqe.sgl = {0, 4096, {}, kSglTransport};
+    io->send_command(sqe);
+  }
+  const auto until = [this](uint32_t connections) {
+    for (int i = 0; i < 2000; ++i) {
+      if (run<bool>([this, connections]() -> Task<bool> {
+            co_return target->connection_count() == connections;
+          })) {
+        return true;
+      }
+      std::this_thread::yield();
+      ::poll(nullptr, 0, 5);
+    }
+    return false;
+  };
+  EXPECT_TRUE(until(2));
+  io.reset();
+  EXPECT_TRUE(until(1));
+  admin.reset();
+  EXPECT_TRUE(until(0));
+}
+
 // The close and the move meet on the home reactor in whatever order; see target_close_test.cc.
 TEST_F(TargetLoopbackTest, QueuesThatAreJustBeingConnectedEndWithTheirSubsystem) {
   start_target();
