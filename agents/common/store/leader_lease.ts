@@ -171,7 +171,8 @@ export class LeaderLease {
    */
   async writeIf(when: readonly Compare[], ops: readonly StoreOp[]): Promise<boolean> {
     for (let attempt = 1; attempt <= WRITE_ATTEMPTS; attempt++) {
-      if (this.#unsureRevision >= this.#ownerRevision) await this.#fence();
+      if (!this.#held) await this.#regain();
+      if (!(await this.#isFenced())) continue;
       const revision = this.#ownerRevision;
       const owner: Compare = { target: "mod", key: this.#ownerKey, is: revision };
       try {
@@ -180,11 +181,50 @@ export class LeaderLease {
         if (revision > this.#unsureRevision) this.#unsureRevision = revision;
         throw error;
       }
-      if (!(await this.#isStillOwner(revision))) break;
+      if (!(await this.#isStillOwner(revision))) {
+        this.#held = false;
+        continue;
+      }
       if (when.length > 0 && this.#ownerRevision === revision) return false;
     }
     this.#held = false;
-    throw new SvcError("unavailable", "Cannot write to the store: the leader lock is lost");
+    throw new SvcError(
+      "unavailable",
+      "Cannot write to the store: the leader lease is lost again and again; is another agent-core starting?",
+    );
+  }
+
+  /**
+   * Takes the lease again now: its keeper may pause for seconds after an outage, in which it ran out and nobody else came.
+   * @throws {SvcError} `unavailable`, saying what keeps it from being ours
+   */
+  async #regain(): Promise<void> {
+    const refused = (why: string, cause?: unknown) =>
+      new SvcError("unavailable", `Cannot write to the store: ${why}`, { cause });
+    const tookOver = "another agent-core took over; ask again, which reaches that one";
+    if (this.#replaced.signal.aborted) throw refused(tookOver);
+    if (this.#closing.signal.aborted) throw refused("this agent-core is stopping; ask again");
+    try {
+      await this.#renewOnce();
+    } catch (error) {
+      const why = "it does not answer; the leader lease is taken again once it does";
+      throw refused(why, error);
+    }
+    if (this.#replaced.signal.aborted) throw refused(tookOver);
+    if (this.#held) return;
+    throw refused("the leader lease ran out, and another agent-core is about to take over");
+  }
+
+  /** Nothing of an earlier write without an answer can take effect any more. False: the lease ran out. */
+  async #isFenced(): Promise<boolean> {
+    if (this.#unsureRevision < this.#ownerRevision) return true;
+    try {
+      await this.#fence();
+      return true;
+    } catch (error) {
+      if (this.#held) throw error;
+      return false;
+    }
   }
 
   /** False: nothing was written. After a failure it may have been, or may be by and by. */

@@ -287,4 +287,38 @@ describe("LeaderLease", () => {
     assert.equal(lock?.lease, lease.id);
     await lease.close();
   });
+
+  test("a lease that ran out during an outage is taken again by the first write, though its keeper still pauses", async () => {
+    const { clock, store, keys, acquire } = rig();
+    const lease = await acquire("one");
+    // Its keeper has just failed again and asks next in 10 s or more; the lease has run out meanwhile.
+    store.fault = () => "before";
+    for (let step = 0; step < 30; step++) await clock.advance(TTL_MS / 10);
+    await assert.rejects(lease.write(put("x")), { kind: "unavailable" });
+    store.fault = () => "none";
+    assert.equal(await store.get(keys.leaseLock("CoreAgent", lease.id)), null);
+    const other = lease.write([{ op: "put", key: "/other", value: "b" }]);
+    await Promise.all([lease.write(put("at once")), other]);
+    assert.equal((await store.get("/spec"))?.value, "at once");
+    assert.equal((await store.get("/other"))?.value, "b");
+    assert.equal(lease.held, true);
+    await lease.close();
+  });
+
+  test("a write that is refused says why: no store, a successor, or the end of this one", async () => {
+    const { clock, store, acquire } = rig();
+    const link = { cut: false };
+    const lease = await acquire("one", { link });
+    link.cut = true;
+    const next = await acquire("two", { waitMs: 2 * TTL_MS });
+    await assert.rejects(lease.write(put("x")), { message: /does not answer; the leader lease/ });
+    link.cut = false;
+    await assert.rejects(lease.write(put("x")), { message: /another agent-core took over/ });
+    await assert.rejects(lease.write(put("x")), { message: /another agent-core took over/ });
+    await clock.advance(TTL_MS / 4);
+    await next.close();
+    await assert.rejects(next.write(put("x")), { kind: "unavailable" });
+    await assert.rejects(next.write(put("x")), { message: /is stopping/ });
+    assert.equal(await store.get("/spec"), null);
+  });
 });
