@@ -20,7 +20,7 @@ async function main(): Promise<void> {
   const signal = shutdownSignal();
   const engine = grpcEngine(config.engine);
   const exporter = new Exporter({ engine, node, pollingMs, clock: systemClock, log });
-  const server = await startMetricsServer(exporter, { listen, log });
+  const server = await startMetricsServer(exporter, { listen, log, clock: systemClock });
   log.info("listening", { host: listen.host, port: server.port, engine: config.engine });
   await exporter.run(signal);
   await server.close();

@@ -180,3 +180,29 @@ test(
     assert.ok(asked <= 20 * greedy.length, `${asked} lists were made for clients that read none`);
   },
 );
+
+test("engines that are slow to tell their disks hold up nobody's lists", limit, async (t) => {
+  const { fake, connect } = await start(t);
+  let release = (): void => {};
+  const told = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  let asked = 0;
+  fake.instead.GetBlockDevices = async () => {
+    asked += 1;
+    await told;
+    return [];
+  };
+  const slow = await Promise.all(Array.from({ length: 12 }, connect));
+  for (const socket of slow) {
+    socket.write(
+      "GET /v0/nodes/node-1/block_devices HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    );
+  }
+  while (asked < slow.length) await new Promise((resolve) => setImmediate(resolve));
+  const honest = await connect();
+  honest.write("GET /v0/nodes HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+  assert.match(await readAll(honest), /^HTTP\/1.1 200 /);
+  release();
+  for (const socket of slow) assert.match(await readAll(socket), /^HTTP\/1.1 200 /);
+});

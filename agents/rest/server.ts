@@ -16,7 +16,7 @@ import type { Log } from "#common/log.ts";
 import { ERROR_STATUS, toRestError } from "#common/openapi/errors.ts";
 import { type RestJsonError, RestJsonErrorSchema } from "#common/openapi/model.ts";
 import type { CoreClient } from "#common/rpc/core_api.ts";
-import { Admission } from "./admission.ts";
+import { Admission, boundPipelines } from "#common/rpc/http_admission.ts";
 import type { Verifier } from "./auth.ts";
 import type { KeyAndCertificate } from "./certificate.ts";
 import { BASE_PATH, makeDocument } from "./document.ts";
@@ -119,6 +119,14 @@ function bodyBytes({ headers }: FastifyRequest): number {
   return Math.min(bytes, BODY_BYTES_MAX); // a larger one is refused before it is read
 }
 
+/**
+ * Lists grow with the cluster. What an engine is asked for waits for it, and must not hold up everybody's lists meanwhile; it
+ * is as large as one node.
+ */
+export function hasLargeAnswer({ method, path }: Pick<Route, "method" | "path">): boolean {
+  return method === "GET" && !path.endsWith("}") && !path.endsWith("/block_devices");
+}
+
 function rawRequest(request: FastifyRequest): RawRequest {
   const mark = request.url.indexOf("?");
   // fastify's params are the decoded segments by name; "*" is the rest of the path.
@@ -168,6 +176,7 @@ export function makeRestServer(options: RestServerOptions): RestServer {
 
   app.server.headersTimeout = HEADERS_MS;
   app.server.maxConnections = CONNECTIONS_MAX;
+  boundPipelines(app.server);
   // The raw connections: with TLS also those that never finish, or never begin, their handshake.
   app.server.on("connection", (socket: Socket) => {
     sockets.add(socket);
@@ -203,9 +212,9 @@ export function makeRestServer(options: RestServerOptions): RestServer {
     };
     reply.raw.once("close", onClose);
     const signal = AbortSignal.any([gone.signal, stopped.signal]);
-    const exchange = { socket: request.raw.socket, response: reply.raw, signal };
-    const reads = route.method === "GET";
-    return await admission.run({ ...exchange, reads }, async () => {
+    const isLarge = hasLargeAnswer(route);
+    const exchange = { socket: request.raw.socket, response: reply.raw, signal, isLarge };
+    return await admission.run(exchange, async () => {
       const value = await route.run(rawRequest(request), { core, signal });
       if (!route.response) return reply.code(204).send();
       const text = JSON.stringify(value);

@@ -1,4 +1,4 @@
-/** Clients that pipeline lists and never read: api-rest stays small, and another client is answered. */
+/** Clients that pipeline requests and never read: HTTP servers stay small, and another client is answered. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -83,6 +83,55 @@ test("api-rest keeps within its memory while lists are asked for and never read"
     await fake.close();
   }
 });
+
+/** As little as a request can be, as much as a client can send. */
+const FLOOD_BYTES = 1_000_000;
+
+for (const [program, args, path] of [
+  ["rest", ["--dummy-certificates", "--no-auth", "--https=127.0.0.1:0"], "/v0/pools"],
+  ["metrics-exporter", ["-p5m", "--api-versions=v1"], "/metrics"],
+] as const) {
+  test(`${program} keeps within its memory while the smallest requests are sent on and on and never read`, {
+    timeout: 120_000,
+  }, async (t) => {
+    const fake = await startFakeCore();
+    t.after(() => fake.close());
+    const port = await freePort();
+    const own =
+      program === "rest"
+        ? [`--http=127.0.0.1:${port}`, `--core-grpc=127.0.0.1:${fake.port}`]
+        : [`--metrics-endpoint=127.0.0.1:${port}`];
+    const flags = ["--max-old-space-size=128", "--max-semi-space-size=2", "--import", "tsx"];
+    const server = spawn(
+      process.execPath,
+      [...flags, `agents/${program}/main.ts`, ...args, ...own],
+      {
+        ...{ cwd: root, stdio: ["ignore", "pipe", "inherit"] },
+        env: { ...process.env, MY_POD_IP: "127.0.0.1", MY_NODE_NAME: "node-1" },
+      },
+    );
+    t.after(() => server.kill("SIGKILL"));
+    for await (const chunk of server.stdout ?? []) if (String(chunk).includes(`${port}`)) break;
+    for (const target of ["/x", "/%", path]) {
+      const request = `GET ${target} HTTP/1.1\r\nHost:\r\n\r\n`;
+      const floods = Array.from({ length: CONNECTIONS }, async () => {
+        const socket = net.connect(port, "127.0.0.1");
+        t.after(() => socket.destroy());
+        const ended = new Promise((resolve) => socket.once("close", resolve));
+        socket.on("error", () => {}); // it is cut
+        socket.write(request.repeat(Math.ceil(FLOOD_BYTES / request.length)));
+        await ended;
+      });
+      await Promise.all(floods); // each is cut: none may wait for ever
+      const answer = await fetch(`http://127.0.0.1:${port}${path}`);
+      assert.equal(answer.status, 200);
+      await answer.arrayBuffer();
+    }
+    const bytes = await rssBytes(server.pid ?? 0);
+    console.log(`${program}: ${Math.round(bytes / 2 ** 20)} MiB at most`);
+    assert.ok(bytes <= RSS_BYTES_MAX, `${bytes} bytes`);
+  });
+}
 
 function manyReplicas(index: number): Volume {
   const uuid = `bf207797-b23d-447a-8d3f-${String(index).padStart(12, "0")}`;
