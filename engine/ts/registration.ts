@@ -16,7 +16,7 @@ import {
   Registration as RegistrationService,
 } from "#common/proto/generated/mayastor/v1/registration_pb.ts";
 import { type GrpcClient, grpcTarget, makeClient } from "#common/rpc/grpc.ts";
-import { NODE_CHANGED_HEADER } from "#common/rpc/registration.ts";
+import { INSTANCE_HEADER, NODE_CHANGED_HEADER } from "#common/rpc/registration.ts";
 import { VERSION } from "./version.ts";
 
 const AGENT_CORE_PORT = 50051;
@@ -96,7 +96,10 @@ export class Registration {
     try {
       await this.#client.rpc.deregister(
         { id: this.#identity.nodeName },
-        { deadlineMs: DEREGISTER_MS },
+        {
+          deadlineMs: DEREGISTER_MS,
+          metadata: { [INSTANCE_HEADER]: this.#identity.instanceUuid },
+        },
       );
       this.#log.info("deregistered", { "node.id": this.#identity.nodeName });
     } catch (error) {

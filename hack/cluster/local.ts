@@ -227,14 +227,15 @@ export class LocalCluster {
     this.#start("api-rest", this.#node("agents/rest/main.ts", ...args, ...core));
   }
 
-  startEngine(node: EngineNode): void {
-    const index = this.nodes.indexOf(node);
+  /** `name`: of the process, where it is not the node's. */
+  startEngine(node: EngineNode, name = node.name): void {
+    const index = Math.max(0, this.nodes.indexOf(node));
     const cores = navigator.hardwareConcurrency;
     const args = [
       ...["-N", node.name, "-g", `${node.address}:10124`, "-l", String(index % cores)],
       ...["-R", `http://127.0.0.1:${this.corePort}`, "-p", `http://localhost:${this.etcdPort}`],
     ];
-    this.#start(node.name, this.#engine(...args, ...(this.#options.engineArgs ?? [])), {
+    this.#start(name, this.#engine(...args, ...(this.#options.engineArgs ?? [])), {
       MY_POD_IP: node.address,
       NEXUS_NVMF_ANA_ENABLE: "1",
       NEXUS_NVMF_RESV_ENABLE: "1",

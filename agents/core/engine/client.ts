@@ -8,6 +8,7 @@
  */
 import type { NvmfConfig } from "#common/types/nexus.ts";
 import type { PublicationEnd } from "#common/types/publication.ts";
+import type { Answer } from "../node/name.ts";
 
 export type Status = "Unknown" | "Online" | "Degraded" | "Faulted";
 
@@ -164,8 +165,8 @@ export type OfPool = { readonly uuid: string; readonly pool: string };
 export type OfChild = { readonly nexus: string; readonly uri: string };
 
 export interface EngineClient {
-  /** Answers when the engine lives. */
-  probe(): Promise<{ readonly instanceUuid: string | null }>;
+  /** Answers when the engine lives; with what it says of itself, null where it does not tell. */
+  probe(): Promise<Answer>;
   /** Everything it has. */
   load(): Promise<Snapshot>;
   /** What it tells of each of its nexuses beyond its state; null: it does not tell. */

@@ -22,6 +22,7 @@ import {
 import { type Pool, PoolRpc } from "#common/proto/generated/mayastor/v1/pool_pb.ts";
 import { ReplicaRpc } from "#common/proto/generated/mayastor/v1/replica_pb.ts";
 import { callsOn, grpcTarget, openChannel } from "#common/rpc/grpc.ts";
+import { bareEndpoint } from "#common/rpc/registration.ts";
 import type { NvmfConfig } from "#common/types/nexus.ts";
 import type { EngineClient, EngineConnector } from "./client.ts";
 import {
@@ -108,7 +109,12 @@ function connect(options: {
   return {
     probe: async () => {
       const info = await host.getMayastorInfo({}, within("probe"));
-      return { instanceUuid: info.registrationInfo?.instanceUuid ?? null };
+      const { id, grpcEndpoint, instanceUuid } = info.registrationInfo ?? {};
+      return {
+        node: id || null,
+        endpoint: grpcEndpoint ? bareEndpoint(grpcEndpoint) : null,
+        instanceUuid: instanceUuid || null,
+      };
     },
     load: async () => {
       const extras = poolExtras();

@@ -1,7 +1,7 @@
 /** The published Registration service: engines say that they are there, and that they go. */
 import { Registration } from "#common/proto/generated/mayastor/v1/registration_pb.ts";
 import { type GrpcService, makeService } from "#common/rpc/grpc.ts";
-import { NODE_CHANGED_HEADER } from "#common/rpc/registration.ts";
+import { bareEndpoint, INSTANCE_HEADER, NODE_CHANGED_HEADER } from "#common/rpc/registration.ts";
 import type { NodeService } from "./service.ts";
 
 export function registrationService(nodes: NodeService): GrpcService {
@@ -9,15 +9,16 @@ export function registrationService(nodes: NodeService): GrpcService {
     register: async ({ id, grpcEndpoint, instanceUuid, hostnqn }, { metadata }) => {
       await nodes.register({
         id,
-        endpoint: grpcEndpoint.replace(/^[a-z]+:\/\//, ""),
-        instanceUuid: instanceUuid ?? null,
+        endpoint: bareEndpoint(grpcEndpoint),
+        instanceUuid: instanceUuid || null,
         hostNqn: hostnqn ?? null,
         changed: metadata.get(NODE_CHANGED_HEADER).length > 0,
       });
       return {};
     },
-    deregister: async ({ id }) => {
-      nodes.deregister(id);
+    deregister: async ({ id }, { metadata }) => {
+      const [instance] = metadata.get(INSTANCE_HEADER);
+      await nodes.deregister(id, instance === undefined ? null : String(instance));
       return {};
     },
   });

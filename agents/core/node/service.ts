@@ -4,14 +4,16 @@
  * Why: an engine registers every few seconds; silence means a probe, and a failed probe means Offline.
  * Invariants: one full read per node at a time; a node is Online only after its states were read; a changed
  * instance uuid means the engine restarted, so it is dialled anew and everything is read again; going Offline forgets
- * its states.
+ * its states; a name stays with the engine that has it while that one answers (`name.ts`).
  */
 import { errorMessage, SvcError } from "#common/errors.ts";
 import { Gate } from "#common/gate.ts";
 import { parseNodeId } from "#common/ids.ts";
 import { isNqn } from "#common/nqn.ts";
+import type { NodeSpec } from "#common/types/node.ts";
 import type { Core } from "../context.ts";
 import type { BlockDevice } from "../engine/client.ts";
+import { type Answer, isHolder, mayTakeName } from "./name.ts";
 
 export type Registration = {
   readonly id: string;
@@ -27,6 +29,13 @@ const WATCH_PERIOD_MS = 500;
 /** How often a node is read while something on it is in motion. */
 export const BUSY_PERIOD_MS = 2000;
 const LOAD_ATTEMPTS = 3;
+/** An engine that is only busy for a moment does not lose its name to the next who asks for it. */
+const HOLDER_PROBES = 2;
+const HOLDER_PAUSE_MS = 250;
+/** A contender that is not heard of for so long is gone. */
+const CONTENDER_MS = 60_000;
+/** One that keeps asking is logged so often. */
+const CONTENDER_LOG_MS = 600_000;
 /** An engine that has just registered is there: when it cannot be read it is tried again before its next word. */
 const JOIN_PAUSES_MS = [250, 1000] as const;
 
@@ -38,6 +47,10 @@ type Seen = {
   loading: Promise<boolean> | null;
   joining: Work;
   refreshing: Work;
+  /** The engine said itself that it goes: its name is free. */
+  left: boolean;
+  /** Monotonic; of the last engine that was refused the name. */
+  contender: { readonly endpoint: string; heardMs: number; loggedMs: number } | null;
 };
 
 export class NodeService {
@@ -57,15 +70,15 @@ export class NodeService {
   async start(): Promise<void> {
     const { specs, registry } = this.#core;
     const nodes = specs.nodes.all();
-    for (const spec of nodes) {
-      registry.setNode(spec.id, { endpoint: spec.endpoint, hostNqn: spec.node_nqn ?? null });
-      this.#connect(spec.id, spec.endpoint);
-    }
+    for (const spec of nodes) this.#know(spec);
     await Promise.all(
       nodes.map(async (spec) => {
         const client = registry.anyClient(spec.id);
         try {
           const found = await client?.probe();
+          if (found && found.node !== null && found.node !== spec.id) {
+            throw new SvcError("unavailable", `its address now belongs to node ${found.node}`);
+          }
           registry.setNode(spec.id, { instanceUuid: found?.instanceUuid ?? null });
           await this.#bringOnline(spec.id);
         } catch (error) {
@@ -79,10 +92,84 @@ export class NodeService {
     );
   }
 
-  /** An engine says that it is there. @throws {SvcError} `invalid-argument`, `failed-persist` */
+  /**
+   * An engine says that it is there.
+   * @throws {SvcError} `invalid-argument`, `failed-persist`; `already-exists`: another has the name and answers
+   */
   async register(registration: Registration): Promise<void> {
-    const { registry, log } = this.#core;
     const id = parseNodeId(registration.id);
+    const before = this.#core.registry.node(id);
+    // The holder's heartbeat waits for nobody who wants its name.
+    if (before && before.instanceUuid !== null && isHolder(before, registration)) {
+      return await this.#admit(id, registration);
+    }
+    await this.#core.guards.run(`name/${id}`, async () => {
+      await this.#checkName(id, registration);
+      await this.#admit(id, registration);
+    });
+  }
+
+  /** @throws {SvcError} `already-exists` */
+  async #checkName(id: string, claim: Registration): Promise<void> {
+    const { registry, specs } = this.#core;
+    const spec = specs.nodes.find(id);
+    if (spec && !registry.node(id)) this.#know(spec);
+    const holder = registry.node(id);
+    if (!holder || holder.endpoint === "" || isHolder(holder, claim) || this.#entry(id).left)
+      return;
+    if (mayTakeName({ id, holder, claim, answer: await this.#askHolder(id) })) return;
+    this.#refused(id, claim.endpoint);
+    throw new SvcError(
+      "already-exists",
+      `Cannot register node ${id} at ${claim.endpoint}: an engine of that name answers at ${holder.endpoint}; stop one of the two, or give it another node name`,
+    );
+  }
+
+  /** Null: there is nobody. On a connection of its own: the one in use may be in a pause after a failure. */
+  async #askHolder(id: string): Promise<Answer | null> {
+    const { registry, clock, connect } = this.#core;
+    const endpoint = registry.node(id)?.endpoint;
+    if (endpoint === undefined) return null;
+    const client = connect({ node: id, endpoint });
+    try {
+      for (let attempt = 1; ; attempt++) {
+        try {
+          return await client.probe();
+        } catch {
+          if (attempt === HOLDER_PROBES) return null; // no answer is the answer
+          await clock.sleep(HOLDER_PAUSE_MS);
+        }
+      }
+    } finally {
+      client.close();
+    }
+  }
+
+  #refused(id: string, endpoint: string): void {
+    const { registry, clock, log } = this.#core;
+    const seen = this.#entry(id);
+    const nowMs = clock.monotonicMs();
+    const same = seen.contender?.endpoint === endpoint ? seen.contender : null;
+    const due = same === null || nowMs - same.loggedMs >= CONTENDER_LOG_MS;
+    if (due) {
+      const holder = registry.node(id)?.endpoint;
+      const fields = { "node.id": id, "grpc.endpoint": endpoint, "grpc.endpoint.holder": holder };
+      log.warn("node name is used twice: registration refused", fields);
+    }
+    seen.contender = { endpoint, heardMs: nowMs, loggedMs: due ? nowMs : same.loggedMs };
+    const sinceMs = same ? registry.node(id)?.contender?.sinceMs : undefined;
+    registry.setNode(id, { contender: { endpoint, sinceMs: sinceMs ?? clock.now() } });
+  }
+
+  #forgetContender(id: string): void {
+    this.#entry(id).contender = null;
+    if (this.#core.registry.node(id)?.contender) {
+      this.#core.registry.setNode(id, { contender: null });
+    }
+  }
+
+  async #admit(id: string, registration: Registration): Promise<void> {
+    const { registry, log } = this.#core;
     const { endpoint, instanceUuid } = registration;
     if (!/^.+:\d+$/.test(endpoint)) {
       throw new SvcError("invalid-argument", `Cannot register ${id}: bad endpoint "${endpoint}"`);
@@ -95,6 +182,7 @@ export class NodeService {
     const restarted =
       before?.instanceUuid != null && instanceUuid !== null && before.instanceUuid !== instanceUuid;
     registry.setNode(id, { endpoint, instanceUuid, hostNqn });
+    this.#entry(id).left = false;
     this.#touch(id);
     if (before?.status === "Online" && !moved && !restarted) {
       if (registration.changed) this.#refresh(id);
@@ -128,13 +216,27 @@ export class NodeService {
     });
   }
 
-  deregister(id: string): void {
+  /** An engine says that it goes. `instance`: which, where it tells; only the one that has the name frees it. */
+  async deregister(id: string, instance: string | null = null): Promise<void> {
     const { registry, log, trigger } = this.#core;
-    if (!registry.node(id)) return;
+    const holder = registry.node(id);
+    if (!holder) return;
+    const other = instance !== null && holder.instanceUuid !== null;
+    if (other ? instance !== holder.instanceUuid : await this.#isContender(id)) {
+      log.info("deregistration of another engine ignored", { "node.id": id });
+      this.#forgetContender(id);
+      return;
+    }
+    this.#entry(id).left = true;
     registry.setNode(id, { seen: true });
     registry.setGone(id, "Unknown");
     log.info("node deregistered", { "node.id": id });
     trigger("node-offline");
+  }
+
+  /** Two used the name lately and one of them goes without saying which: it was not the holder if that one answers. */
+  async #isContender(id: string): Promise<boolean> {
+    return this.#entry(id).contender !== null && (await this.#askHolder(id)) !== null;
   }
 
   /** Probes right now: true when the node is surely not there. */
@@ -142,8 +244,8 @@ export class NodeService {
     const client = this.#core.registry.anyClient(id);
     if (!client) return true;
     try {
-      await client.probe();
-      return false;
+      const { node } = await client.probe();
+      return node !== null && node !== id; // its address may be somebody else's now
     } catch {
       return true; // no answer in time is what down means
     }
@@ -187,6 +289,10 @@ export class NodeService {
     const { registry, clock, config } = this.#core;
     for (const { id, status } of registry.nodes()) {
       const seen = this.#entry(id);
+      const heardMs = seen.contender?.heardMs;
+      if (heardMs !== undefined && clock.monotonicMs() - heardMs > CONTENDER_MS) {
+        this.#forgetContender(id);
+      }
       const silentMs = clock.monotonicMs() - seen.lastMs;
       const watched = status === "Online" || (status === "Unknown" && !registry.isDown(id));
       if (!watched || silentMs <= config.nodeDeadlineMs) continue;
@@ -348,6 +454,13 @@ export class NodeService {
     return [...nexuses, ...pools, registry.replicas(id).length].join("|");
   }
 
+  /** What the store says of a node is all there is until it is heard of. */
+  #know(spec: NodeSpec): void {
+    const { registry } = this.#core;
+    registry.setNode(spec.id, { endpoint: spec.endpoint, hostNqn: spec.node_nqn ?? null });
+    this.#connect(spec.id, spec.endpoint);
+  }
+
   #connect(id: string, endpoint: string): void {
     this.#core.registry.setNode(id, { client: this.#core.connect({ node: id, endpoint }) });
   }
@@ -366,6 +479,8 @@ export class NodeService {
       loading: null,
       joining: "none",
       refreshing: "none",
+      left: false,
+      contender: null,
     };
     this.#seen.set(id, entry);
     return entry;

@@ -49,6 +49,15 @@ export function nodeReason(id: string, view: NodeView | undefined): Reason {
   return reason("engine-left", message, RESTART_ENGINE, since);
 }
 
+/** A node whose name somebody else wants too is well; its reason says who. */
+export function contenderReason({ id, endpoint, contender }: NodeView): Reason {
+  if (!contender) return null;
+  const message = `Another engine, at ${contender.endpoint}, uses the name of node ${id}, whose engine answers at ${endpoint}: its registration is refused.`;
+  const next =
+    "Give one of the two another node name, or stop it: once the engine that has the name no longer answers the other gets it.";
+  return reason("name-used-twice", message, next, contender.sinceMs);
+}
+
 /** A node that is being drained is well; its reason says how far that has come. */
 export function drainReason(id: string, progress: DrainProgress | undefined): Reason {
   const { moving = 0, waiting = 0, waitMs = null, why } = progress ?? {};

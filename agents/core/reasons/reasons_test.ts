@@ -16,6 +16,7 @@ const NODE: NodeView = {
   instanceUuid: null,
   seen: true,
   down: false,
+  contender: null,
   loadedAtMs: 1,
   statusSince: 1_700_000_000_000,
 };

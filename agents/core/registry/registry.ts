@@ -14,6 +14,7 @@ import type {
   ReplicaState,
   Snapshot,
 } from "../engine/client.ts";
+import type { Contender } from "../node/name.ts";
 
 export type NodeStatus = "Online" | "Offline" | "Unknown";
 
@@ -27,6 +28,8 @@ export type NodeView = {
   readonly seen: boolean;
   /** A probe found nobody there; unlike Offline it also says so of nodes never seen since we started. */
   readonly down: boolean;
+  /** Another engine wanted its name lately and was refused. */
+  readonly contender: Contender | null;
   /** When its states were read in full, monotonic ms; null while unknown. */
   readonly loadedAtMs: number | null;
   /** Wall clock, ms: when the status became what it is; null until somebody learnt it. */
@@ -254,6 +257,7 @@ export class Registry {
         instanceUuid: null,
         seen: false,
         down: false,
+        contender: null,
         loadedAtMs: null,
         statusSince: null,
       },

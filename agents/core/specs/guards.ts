@@ -10,7 +10,7 @@ import type { Clock } from "#common/clock.ts";
 import { SvcError } from "#common/errors.ts";
 
 export type GuardKey =
-  `${"volume" | "nexus" | "replica" | "pool" | "node" | "group" | "watch" | "disks"}/${string}`;
+  `${"volume" | "nexus" | "replica" | "pool" | "node" | "name" | "group" | "watch" | "disks"}/${string}`;
 
 /** How long a request waits for the operation before it: the documented answer then is conflict. */
 const WAIT_MS_MAX = 10_000;

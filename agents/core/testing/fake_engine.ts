@@ -58,7 +58,7 @@ type FakeNexus = {
 export type CallFault = (call: { readonly node: string; readonly name: string }) => "ok" | "lost";
 
 export class FakeEngine {
-  readonly node: string;
+  node: string;
   readonly endpoint: string;
   readonly ip: string;
   readonly cluster: FakeCluster;
@@ -151,6 +151,14 @@ export class FakeCluster {
       { length: options.nodes },
       (_, index) => new FakeEngine(this, index + 1),
     );
+  }
+
+  /** A further engine under the name of another. */
+  addTwin(node: string): FakeEngine {
+    const twin = new FakeEngine(this, this.engines.length + 1);
+    twin.node = node;
+    this.engines.push(twin);
+    return twin;
   }
 
   engine(node: string): FakeEngine {
@@ -452,7 +460,11 @@ export class FakeCluster {
     };
     return {
       probe: () =>
-        call("probe", () => ({ instanceUuid: engine.tellsInstance ? engine.instanceUuid : null })),
+        call("probe", () => ({
+          node: engine.node,
+          endpoint: engine.endpoint,
+          instanceUuid: engine.tellsInstance ? engine.instanceUuid : null,
+        })),
       load: () =>
         call("load", () => ({
           pools: [...engine.pools.values()].map(poolState),

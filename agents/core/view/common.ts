@@ -27,6 +27,7 @@ import type {
 } from "../engine/client.ts";
 import {
   childReason,
+  contenderReason,
   drainReason,
   nexusReason,
   nodeReason,
@@ -65,7 +66,10 @@ export function nodeView(
     if (seen.hostNqn !== null) view.state.node_nqn = seen.hostNqn;
   }
   const isLeaving = spec !== undefined && isDraining(spec);
-  const reason = nodeReason(id, seen) ?? (isLeaving ? drainReason(id, drain) : null);
+  const reason =
+    nodeReason(id, seen) ??
+    (seen && contenderReason(seen)) ??
+    (isLeaving ? drainReason(id, drain) : null);
   if (reason) (view.state ?? view).status_reason = reason;
   return view;
 }
