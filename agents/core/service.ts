@@ -218,7 +218,11 @@ function resourceHandlers({ core }: CoreParts): Pick<CoreHandlers, ResourceMetho
       return { uri: (await shareReplica(core, replica, allowedHosts)).uri };
     },
     UnshareReplica: async ({ replica, ...where }) => {
-      if (ownedByUser(replica, where).share === "none") {
+      // A share whose answer got lost shows in its state alone.
+      const isShared =
+        ownedByUser(replica, where).share !== "none" ||
+        (registry.replica(replica)?.share ?? "none") !== "none";
+      if (!isShared) {
         throw new SvcError("not-shared", `Replica ${replica} is not shared`);
       }
       await unshareReplica(core, replica);
@@ -263,7 +267,10 @@ function resourceHandlers({ core }: CoreParts): Pick<CoreHandlers, ResourceMetho
       return { uri: (await shareNexus(core, nexus, [])).deviceUri };
     },
     UnshareNexus: async ({ node, nexus }) => {
-      if (nexusSpec(nexus, node).share === "none") {
+      const isShared =
+        nexusSpec(nexus, node).share !== "none" ||
+        (registry.nexus(nexus)?.share ?? "none") !== "none";
+      if (!isShared) {
         throw new SvcError("not-shared", `Nexus ${nexus} is not shared`);
       }
       await unshareNexus(core, nexus);

@@ -31,7 +31,7 @@ export type JsonClientOptions = {
 };
 
 /** Puts back what the server threw; without its trailer the server was not reached, or is not ours. */
-function restore(error: unknown, what: string): unknown {
+function restore(error: unknown, what: string, isChange: boolean): unknown {
   if (!(error instanceof SvcError) || !isServiceError(error.cause)) return error;
   const { details, metadata } = error.cause;
   const [trailer] = metadata.get(REST_ERROR_TRAILER);
@@ -43,6 +43,14 @@ function restore(error: unknown, what: string): unknown {
     }
   }
   const reason = details.replace(/\. Resolution note: $/, "");
+  // Nobody takes back what was asked for.
+  if (isChange && error.kind === "deadline-exceeded") {
+    return new SvcError(
+      error.kind,
+      `Cannot wait longer for ${what}: it may still be carried out; look at its state before you ask again`,
+      { fields: error.fields, cause: new Error(reason) },
+    );
+  }
   return new SvcError(error.kind, `Cannot call ${what}`, {
     fields: error.fields,
     cause: new Error(reason),
@@ -80,7 +88,7 @@ export function makeJsonCalls<Api extends JsonApi>(
           }),
         );
       } catch (error) {
-        throw restore(error, what);
+        throw restore(error, what, !name.startsWith("Get"));
       }
     };
   }

@@ -136,6 +136,43 @@ describe("SpecTable", () => {
     await assert.rejects(pools.begin("p", "Create"), { kind: "deleting" });
   });
 
+  test("a destruction that failed goes on, and no answer says that it was refused", async () => {
+    for (const [kind, answered] of [
+      ["failed-precondition", "unavailable"],
+      ["invalid-argument", "unavailable"],
+      ["conflict", "unavailable"],
+      ["resource-exhausted", "unavailable"],
+      ["unavailable", "unavailable"],
+      ["deadline-exceeded", "deadline-exceeded"],
+    ] as const) {
+      const { pools } = rig();
+      await pools.insert(SPEC);
+      await pools.commit("p");
+      const fail = () => Promise.reject(new SvcError(kind, "no"));
+      await assert.rejects(pools.carryOut("p", "Destroy", fail, { destroys: true }), {
+        kind: answered,
+        message: /goes on by itself later: no/,
+      });
+      assert.equal(pools.phase(pools.get("p")), "Deleting");
+    }
+  });
+
+  test("what was carried out and could not be written off says so", async () => {
+    const { pools, store } = rig();
+    await pools.insert(SPEC);
+    await pools.commit("p");
+    const work = async () => {
+      store.fails = true;
+    };
+    await assert.rejects(pools.carryOut("p", "Destroy", work, { destroys: true }), {
+      kind: "failed-persist",
+      message: /Cannot persist pool p: .* was carried out/,
+    });
+    store.fails = false;
+    assert.equal(await pools.flush("p"), true);
+    assert.equal(pools.find("p"), undefined);
+  });
+
   test("a failed step leaves the spec as it was", async () => {
     const { pools } = rig();
     await pools.insert(SPEC);

@@ -13,7 +13,7 @@
  * - Callers hold the resource's guard around begin .. commit.
  */
 import type { TSchema } from "typebox";
-import { check } from "#common/check.ts";
+import { BugError, check } from "#common/check.ts";
 import { errorMessage, isKind, SvcError, toSvcError } from "#common/errors.ts";
 import { encodeJson } from "#common/store/json.ts";
 import type { SpecKind } from "#common/store/keys.ts";
@@ -152,7 +152,7 @@ export class SpecTable<Spec extends { operation: OpRecord<Op> | null }, Op> {
 
   /**
    * The whole discipline for an operation with one step: written down, carried out, written off.
-   * A failed step leaves the spec as it was (or Deleting, if `destroys`).
+   * A failed step leaves the spec as it was; if it `destroys`, it stays Deleting and goes later, and the error says so.
    */
   async carryOut<T>(
     id: string,
@@ -167,17 +167,24 @@ export class SpecTable<Spec extends { operation: OpRecord<Op> | null }, Op> {
       result = await work();
     } catch (error) {
       await this.cancel(id).catch(() => {}); // kept as dirty; the first error matters
+      if (!options.destroys || error instanceof BugError) throw error;
       // "Refused" would be untrue: what is to go stays marked so, and goes later.
-      if (options.destroys && isKind(error, "failed-precondition")) {
-        throw new SvcError(
-          "unavailable",
-          `${this.#codec.noun} ${id} is being destroyed, which goes on by itself later: ${errorMessage(error)}`,
-          { cause: error },
-        );
-      }
-      throw error;
+      throw new SvcError(
+        isKind(error, "deadline-exceeded", "internal", "aborted") ? error.kind : "unavailable",
+        `${this.#codec.noun} ${id} is being destroyed, which goes on by itself later: ${errorMessage(error)}`,
+        { cause: error },
+      );
     }
-    await this.commit(id);
+    try {
+      await this.commit(id);
+    } catch (error) {
+      if (!isKind(error, "failed-persist")) throw error;
+      throw new SvcError(
+        "failed-persist",
+        `${error.message}: what was asked for was carried out, and is written down once the store answers`,
+        { cause: error.cause },
+      );
+    }
     return result;
   }
 
