@@ -72,6 +72,8 @@ WORKDIR /
 
 # -- the control plane --------------------------------------------------------------------------------------
 FROM runtime AS agent-core
+# Its heap stays well below the pod's memory: lists of thousands of volumes leave much garbage, and answers wait outside of it.
+ENV NODE_OPTIONS="--max-old-space-size=320 --max-semi-space-size=4"
 COPY --from=bundles /out/agent-core /
 USER 65532:65532
 ENTRYPOINT ["agent-core"]

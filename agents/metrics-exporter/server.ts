@@ -49,7 +49,7 @@ async function answer(
   const gone = new AbortController();
   response.once("close", () => gone.abort(new SvcError("aborted", "The client has gone")));
   const isLarge = path === "/metrics" && isRead;
-  const exchange = { socket, response, signal: gone.signal, isLarge };
+  const exchange = { socket, response, signal: gone.signal, isLarge, route: "/metrics" };
   await admission.run(exchange, async () => {
     if (path !== "/metrics") return plain(response, 404, "Only /metrics is here\n");
     if (!isRead) return plain(response, 405, "Only GET is allowed\n");

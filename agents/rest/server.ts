@@ -213,7 +213,8 @@ export function makeRestServer(options: RestServerOptions): RestServer {
     reply.raw.once("close", onClose);
     const signal = AbortSignal.any([gone.signal, stopped.signal]);
     const isLarge = hasLargeAnswer(route);
-    const exchange = { socket: request.raw.socket, response: reply.raw, signal, isLarge };
+    const to = { socket: request.raw.socket, response: reply.raw };
+    const exchange = { ...to, signal, isLarge, route: route.path };
     return await admission.run(exchange, async () => {
       const value = await route.run(rawRequest(request), { core, signal });
       if (!route.response) return reply.code(204).send();

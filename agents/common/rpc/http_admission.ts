@@ -56,6 +56,8 @@ export type Exchange = {
   readonly socket: Socket;
   readonly response: ServerResponse;
   readonly signal: AbortSignal;
+  /** One of a few: what is asked for. */
+  readonly route: string;
 };
 
 /** Cuts the connections of a server that ask on and on, whatever they ask; its handlers see nothing of what comes after. */
@@ -130,6 +132,8 @@ export class Admission {
   readonly #small: Places;
   #unreadBytes = 0;
   #bodyBytes = 0;
+  /** Of the last answer of each route: the next one will be alike. */
+  readonly #sizes = new Map<string, number>();
 
   constructor(clock: Clock, limits: AdmissionLimits = ADMISSION_LIMITS) {
     this.#clock = clock;
@@ -158,7 +162,7 @@ export class Admission {
    * @throws {SvcError} `unavailable`: too much is under way; the signal's reason when the client has gone
    */
   async run<T>(
-    { socket, response, signal, isLarge }: Exchange & { readonly isLarge: boolean },
+    { socket, response, signal, route, isLarge }: Exchange & { readonly isLarge: boolean },
     work: () => Promise<T>,
   ): Promise<T> {
     if (socket.destroyed) throw gone();
@@ -178,11 +182,11 @@ export class Admission {
     };
     checkGone();
     // Made only to be refused, it would cost as much.
-    if (isLarge) this.#checkUnread(0);
+    if (isLarge) this.#checkUnread(this.#sizes.get(route) ?? 0);
     const places = isLarge ? this.#large : this.#small;
     return await places.use(async () => {
       checkGone();
-      if (isLarge) this.#checkUnread(0);
+      if (isLarge) this.#checkUnread(this.#sizes.get(route) ?? 0);
       return await work();
     });
   }
@@ -196,7 +200,8 @@ export class Admission {
   }
 
   /** An answer of so many bytes is about to be sent. @throws {SvcError} `unavailable` */
-  answering({ socket, response }: Omit<Exchange, "signal">, bytes: number): void {
+  answering({ socket, response, route }: Omit<Exchange, "signal">, bytes: number): void {
+    this.#sizes.set(route, bytes);
     this.#checkUnread(bytes);
     this.#unreadBytes += bytes;
     const done = new AbortController();
