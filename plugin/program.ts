@@ -12,6 +12,7 @@ import { parseDurationMs } from "#common/units.ts";
 import { cordonNode, drainNode, scaleVolume, uncordonNode } from "./commands/change.ts";
 import { type CommandContext, CommandError } from "./commands/context.ts";
 import * as get from "./commands/get.ts";
+import { type PurgeRequest, purge } from "./commands/purge.ts";
 import { findEndpoint } from "./discovery.ts";
 import { makePrinter, OUTPUT_FORMS, type OutputForm, type Terminal } from "./output/print.ts";
 import { makeRestClient } from "./rest_client.ts";
@@ -182,6 +183,19 @@ function makeCommands(environment: ProgramEnvironment, run: (run: Run) => Promis
     .argument("<id>", "ID of the node")
     .argument("<label>", "Name of the cordon or drain")
     .action((id: string, label: string) => run((context) => uncordonNode(context, { id, label })));
+  const deleting = program.command("delete").description("'Delete' resources");
+  for (const kind of ["pool", "node"] as const) {
+    deleting
+      .command(kind)
+      .description(`Give up a ${kind} that is lost for good`)
+      .argument("<id>", `ID of the ${kind}`)
+      .option("--purge", "Give it up with everything on it; what that costs is shown first", false)
+      .option("--last-copies", "Also what nobody has another copy of: that data is lost", false)
+      .option("--dry-run", "Only show what it costs", false)
+      .action((id: string, options: Omit<PurgeRequest, "kind" | "id">) =>
+        run((context) => purge(context, { kind, id, ...options })),
+      );
+  }
   program
     .command("drain")
     .description("'Drain' resources")

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, beforeEach, test } from "node:test";
 import { ManualClock, systemClock } from "#common/clock.ts";
-import type { BlockDevice, Node, Pool, Volume } from "#common/openapi/model.ts";
+import type { BlockDevice, Node, Pool, PurgeCost, Volume } from "#common/openapi/model.ts";
 import { runProgram } from "./program.ts";
 import { startFakeRest } from "./testing/fake_rest.ts";
 
@@ -599,4 +599,57 @@ test("get pools: the reason of a pool that is not healthy is on stderr, the tabl
   const json = await mayastor("get pools -o json");
   assert.deepEqual(JSON.parse(json.out), [pool]);
   assert.equal(json.err, "");
+});
+
+const purgeCost: PurgeCost = {
+  ...{ kind: "pool", id: "p", pools: ["p"], replicas: 1, unowned: 0, targets: [] },
+  volumes: [{ volume: "v1", replicas: ["r1"], wanted: 3, left: 2, last_copy: false }],
+  last_copies: 0,
+};
+
+test("delete pool --purge shows what it costs, then asks for it", async () => {
+  rest.answers["GET /v0/pools/p/purge"] = { body: purgeCost };
+  rest.answers["DELETE /v0/pools/p/purge?last_copies=false"] = { body: purgeCost };
+  const { code, out } = await mayastor("delete pool p --purge");
+  assert.equal(code, 0);
+  assert.equal(
+    out,
+    lines(
+      "Purging pool p gives up 1 replica for good:",
+      "  volume v1: 2 complete copies of 3 left; healed elsewhere if its policy allows",
+      "Pool p purged",
+    ),
+  );
+});
+
+test("delete pool --purge keeps a last copy unless --last-copies is typed; --dry-run changes nothing", async () => {
+  const [of] = purgeCost.volumes;
+  assert.ok(of);
+  const cost = { ...purgeCost, last_copies: 1, volumes: [{ ...of, left: 0, last_copy: true }] };
+  rest.answers["GET /v0/pools/p/purge"] = { body: cost };
+  rest.answers["DELETE /v0/pools/p/purge?last_copies=true"] = { body: cost };
+  const kept = await mayastor("delete pool p --purge");
+  assert.equal(kept.code, 1);
+  assert.match(kept.out, /LAST COPY/);
+  assert.match(kept.err, /--last-copies/);
+  await mayastor("delete pool p --purge --last-copies --dry-run");
+  assert.deepEqual(new Set(asked()), new Set(["GET /v0/pools/p/purge"]));
+  assert.equal((await mayastor("delete pool p --purge --last-copies")).code, 0);
+});
+
+test("delete without --purge asks for nothing", async () => {
+  for (const what of ["pool p", "node n"]) {
+    assert.equal((await mayastor(`delete ${what}`)).code, 1);
+  }
+  assert.deepEqual(asked(), []);
+});
+
+test("delete node --purge", async () => {
+  const cost = { ...purgeCost, kind: "node" as const, id: "n", targets: ["v1"] };
+  rest.answers["GET /v0/nodes/n/purge"] = { body: cost };
+  rest.answers["DELETE /v0/nodes/n/purge?last_copies=false"] = { body: cost };
+  const { code, out } = await mayastor("delete node n --purge");
+  assert.equal(code, 0);
+  assert.match(out, /target of volume v1/);
+  assert.match(out, /Node n purged/);
 });

@@ -17,6 +17,8 @@ import {
   NodeSchema,
   type Pool,
   PoolSchema,
+  type PurgeCost,
+  PurgeCostSchema,
   RestJsonErrorSchema,
   type Volume,
   VolumeSchema,
@@ -212,6 +214,10 @@ export function makeRestClient(
       const path = `/nodes/${segment(node)}/block_devices?all=${all}`;
       return call("GET", path, Type.Array(BlockDeviceShown));
     },
+    purgeCost: (kind: "pool" | "node", id: string): Promise<PurgeCost> =>
+      call("GET", `/${kind}s/${segment(id)}/purge`, PurgeCostSchema),
+    purge: (kind: "pool" | "node", id: string, lastCopies: boolean): Promise<PurgeCost> =>
+      call("DELETE", `/${kind}s/${segment(id)}/purge?last_copies=${lastCopies}`, PurgeCostSchema),
     cordon: (node: string, label: string): Promise<Node> =>
       call("PUT", `/nodes/${segment(node)}/cordon/${segment(label)}`, NodeSchema),
     uncordon: (node: string, label: string): Promise<Node> =>

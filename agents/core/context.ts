@@ -14,6 +14,7 @@ import { fencedNexusInfo, readNexusInfo, type StoredNexusInfo } from "#common/st
 import type { NexusInfo } from "#common/types/cluster.ts";
 import type { EngineConnector, PoolState } from "./engine/client.ts";
 import type { CoreConfig } from "./options.ts";
+import type { Tombstones } from "./purge/tombstones.ts";
 import type { Registry } from "./registry/registry.ts";
 import type { Reservations } from "./scheduling/space.ts";
 import type { Guards } from "./specs/guards.ts";
@@ -51,6 +52,8 @@ export type Core = {
   readonly registry: Registry;
   readonly specs: Specs;
   readonly guards: Guards;
+  /** What was given up for good. */
+  readonly tombstones: Tombstones;
   /** Replicas that were decided on and whose specs are not written yet: their space is taken. */
   readonly reservations: Reservations;
   /** By node; those that are being drained. */

@@ -22,6 +22,7 @@ import {
 } from "#common/types/cluster.ts";
 import { decodeStored } from "#common/types/stored.ts";
 import type { VolumeSpec } from "#common/types/volume.ts";
+import type { Tombstones } from "./purge/tombstones.ts";
 import type { Specs } from "./specs/tables.ts";
 
 export type Loader = {
@@ -39,12 +40,18 @@ const LEGACY_LABEL_NEW = "operator-diskpool";
 const WRITE_BATCH = 64;
 
 /** Fills the tables; returns whether 1.0 compatibility is on. */
-export async function loadSpecs(loader: Loader, specs: Specs): Promise<{ legacy: boolean }> {
+export async function loadSpecs(
+  loader: Loader,
+  specs: Specs,
+  tombstones: Tombstones,
+): Promise<{ legacy: boolean }> {
   const { store, keys, pageSize } = loader;
   const found = await store.list(keys.legacyPrefix, { pageSize });
   const config = await loadConfig(loader, found.length > 0);
   if (found.length > 0) await migrate(loader);
-  const list = (kind: SpecKind) => store.list(keys.kindPrefix(kind), { pageSize });
+  const list = (kind: SpecKind | "PurgedPool" | "PurgedNode") =>
+    store.list(keys.kindPrefix(kind), { pageSize });
+  tombstones.load({ pools: await list("PurgedPool"), nodes: await list("PurgedNode") });
   specs.volumes.load(await list("VolumeSpec"));
   specs.nodes.load(await list("NodeSpec"));
   specs.nexuses.load(await list("NexusSpec"));

@@ -22,6 +22,7 @@ import { loadSpecs } from "./load.ts";
 import { registrationService } from "./node/registration.ts";
 import { NodeService } from "./node/service.ts";
 import type { CoreConfig } from "./options.ts";
+import { Tombstones } from "./purge/tombstones.ts";
 import { resolveDirty } from "./reconcile/dirty.ts";
 import { DrainReconciler } from "./reconcile/drain.ts";
 import { collectNexuses, collectReplicas } from "./reconcile/garbage.ts";
@@ -29,6 +30,7 @@ import { AwayReplicas } from "./reconcile/hot_spare.ts";
 import { ALL_TRIGGERS, ReconcileLoop, type Task } from "./reconcile/loop.ts";
 import { OldTargets } from "./reconcile/old_targets.ts";
 import { reconcilePools } from "./reconcile/pool.ts";
+import { reconcilePurged } from "./reconcile/purged.ts";
 import { relievePools } from "./reconcile/relief.ts";
 import { collectVolumes, reconcileVolumes } from "./reconcile/volume.ts";
 import { reviveTarget } from "./reconcile/volume_nexus.ts";
@@ -88,7 +90,11 @@ export async function createCore(options: CoreOptions): Promise<CoreAgent> {
     keyOf: (kind, id) => keys.object(kind, id),
     onChange: (kind, id) => changed.spec(kind, id),
   });
-  const registry = new Registry(clock);
+  const tombstones = new Tombstones({ write, keyOf: (kind, id) => keys.object(kind, id) });
+  const registry = new Registry(clock, {
+    isPool: (pool) => tombstones.isPool(pool, specs.pools.find(pool.id)?.uuid),
+    isReplica: (uuid) => tombstones.isReplica(uuid),
+  });
   const core: Core = {
     config,
     clock,
@@ -100,6 +106,7 @@ export async function createCore(options: CoreOptions): Promise<CoreAgent> {
     registry,
     specs,
     guards: new Guards(clock),
+    tombstones,
     reservations: new Map(),
     drains: new Map(),
     write,
@@ -116,7 +123,7 @@ export async function createCore(options: CoreOptions): Promise<CoreAgent> {
   };
   try {
     const loader = { store, keys, write, log, pageSize: config.storePageSize };
-    core.legacy = (await loadSpecs(loader, specs)).legacy;
+    core.legacy = (await loadSpecs(loader, specs, tombstones)).legacy;
   } catch (error) {
     await lease.close();
     throw error;
@@ -128,7 +135,7 @@ export async function createCore(options: CoreOptions): Promise<CoreAgent> {
   };
   const recreate: Recreate = (volume, nexus) => reviveTarget(core, volume, nexus);
   const { reconcilePeriodMs: busyMs, reconcileIdlePeriodMs: idleMs } = config;
-  const tasks = makeTasks(core, new DrainReconciler(core, recreate));
+  const tasks = makeTasks(core, { recreate, drain: new DrainReconciler(core, recreate) });
   const loop = new ReconcileLoop({ clock, log, tasks, busyMs, idleMs });
   wake.trigger = (reason) => loop.trigger(reason);
   wake.in = (ms) => loop.wakeIn(ms);
@@ -153,7 +160,10 @@ export async function createCore(options: CoreOptions): Promise<CoreAgent> {
   return { core, nodes, loop, watches, recreate, services, run };
 }
 
-function makeTasks(core: Core, drain: DrainReconciler): Task[] {
+function makeTasks(
+  core: Core,
+  { recreate, drain }: { readonly recreate: Recreate; readonly drain: DrainReconciler },
+): Task[] {
   const away = new AwayReplicas();
   const old = new OldTargets(core);
   const soon: Trigger[] = ["start", "creating-to-deleting", "node-online"];
@@ -163,6 +173,12 @@ function makeTasks(core: Core, drain: DrainReconciler): Task[] {
       every: 1,
       on: ALL_TRIGGERS,
       run: (signal) => resolveDirty(core, signal),
+    },
+    {
+      name: "purged",
+      every: 1,
+      on: ALL_TRIGGERS,
+      run: (signal) => reconcilePurged(core, recreate, signal),
     },
     { name: "pools", every: 1, on: ALL_TRIGGERS, run: (signal) => reconcilePools(core, signal) },
     {

@@ -23,6 +23,8 @@ import {
 } from "./nexus/ops.ts";
 import type { NodeService } from "./node/service.ts";
 import { createPool, destroyPool } from "./pool/ops.ts";
+import { nodePurgeCost, purgeNode } from "./purge/node.ts";
+import { poolPurgeCost, purgePool } from "./purge/pool.ts";
 import { createReplica, destroyReplica, shareReplica, unshareReplica } from "./replica/ops.ts";
 import {
   childView,
@@ -69,9 +71,11 @@ type NodeMethods =
   | "CordonNode"
   | "UncordonNode"
   | "DrainNode"
+  | "GetNodePurge"
+  | "PurgeNode"
   | "GetBlockDevices";
 
-function nodeHandlers({ core, nodes }: CoreParts): Pick<CoreHandlers, NodeMethods> {
+function nodeHandlers({ core, nodes, recreate }: CoreParts): Pick<CoreHandlers, NodeMethods> {
   const { specs, registry, guards } = core;
   const view = (id: string): Node =>
     nodeView(id, specs.nodes.find(id), registry.node(id), core.drains.get(id));
@@ -88,6 +92,8 @@ function nodeHandlers({ core, nodes }: CoreParts): Pick<CoreHandlers, NodeMethod
     CordonNode: ({ node, label }) => change(node, (spec) => cordon(spec, label)),
     UncordonNode: ({ node, label }) => change(node, (spec) => uncordon(spec, label)),
     DrainNode: ({ node, label }) => change(node, (spec) => drain(spec, label)),
+    GetNodePurge: ({ node }) => nodePurgeCost(core, node),
+    PurgeNode: ({ node, lastCopies }) => purgeNode(core, node, { lastCopies, recreate }),
     GetBlockDevices: async ({ node, all }) => (await nodes.blockDevices(node, all)).map(deviceView),
   };
 }
@@ -179,6 +185,8 @@ function resourceHandlers({ core }: CoreParts): Pick<CoreHandlers, ResourceMetho
       await destroyPool(core, pool);
       return {};
     },
+    GetPoolPurge: ({ pool }) => poolPurgeCost(core, pool),
+    PurgePool: ({ pool, lastCopies }) => purgePool(core, pool, { lastCopies }),
     GetReplicas: async ({ node, pool }) => {
       checkNode(node);
       return registry

@@ -5,7 +5,7 @@
  * harmless; a resource has its finalizer before its pool is made, and keeps it until the pool is gone.
  */
 import type { Clock } from "#common/clock.ts";
-import { assertNever, isKind, toSvcError } from "#common/errors.ts";
+import { assertNever, isKind, type SvcError, toSvcError } from "#common/errors.ts";
 import type { KubeClient } from "#common/kubernetes/client.ts";
 import { Informer } from "#common/kubernetes/informer.ts";
 import { WorkQueue } from "#common/kubernetes/work_queue.ts";
@@ -16,6 +16,7 @@ import {
   afterDestroy,
   afterFailedCreate,
   afterLook,
+  afterPurge,
   beforeDestroy,
   CREATED_BY,
   type DestroyStep,
@@ -24,6 +25,7 @@ import {
   firstStep,
   isElsewhere,
   type Outcome,
+  offerPurge,
   type Seen,
   seenFailure,
 } from "./decide.ts";
@@ -163,7 +165,33 @@ export class Reconciler {
       return await this.#conclude(resource, afterDestroy(null), signal);
     } catch (error) {
       signal.throwIfAborted();
-      return await this.#conclude(resource, afterDestroy(toSvcError(error)), signal);
+      const failure = toSvcError(error);
+      const step = isKind(failure, "not-found")
+        ? afterDestroy(failure)
+        : await this.#giveUp(resource, failure, signal);
+      return await this.#conclude(resource, step, signal);
+    }
+  }
+
+  /** The pool cannot be destroyed: it is given up for good if the resource says so, else that is offered. */
+  async #giveUp(
+    { name, purge }: DiskPool,
+    failure: SvcError,
+    signal: AbortSignal,
+  ): Promise<DestroyStep> {
+    const { pools, log } = this.#options;
+    if (purge === "no") {
+      const cost = await pools.purgeCost(name, signal).catch(() => null); // only a hint
+      signal.throwIfAborted();
+      return offerPurge(failure, cost);
+    }
+    try {
+      await pools.purge(name, purge === "last-copies", signal);
+      log.warn("pool purged", { "pool.id": name, reason: failure.message });
+      return afterPurge(null);
+    } catch (error) {
+      signal.throwIfAborted();
+      return afterPurge(toSvcError(error));
     }
   }
 

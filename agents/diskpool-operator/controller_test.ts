@@ -79,6 +79,14 @@ class World implements Pools, Resources, Events {
     });
   }
 
+  async purgeCost(): Promise<never> {
+    throw new SvcError("not-found", "no such path");
+  }
+
+  async purge(): Promise<void> {
+    this.#must(false, "no pool purged that nobody said may be");
+  }
+
   async devices() {
     return this.#attempt(() => []);
   }
@@ -129,7 +137,7 @@ class World implements Pools, Resources, Events {
     this.#version += 1;
     this.resources.set(name, {
       ...{ name, namespace: "ns", uid: `${name}-${this.#version}`, deleting: false },
-      ...{ resourceVersion: String(this.#version), finalizers: [], status: null },
+      ...{ resourceVersion: String(this.#version), finalizers: [], status: null, purge: "no" },
       spec: { node: "n1", disks: [`/dev/${name}`] },
     });
   }

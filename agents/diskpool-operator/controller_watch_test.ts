@@ -55,6 +55,12 @@ class MemoryPools implements Pools {
     });
   }
 
+  async purgeCost(): Promise<never> {
+    throw new Error("not asked for");
+  }
+  async purge(): Promise<void> {
+    throw new Error("not asked for");
+  }
   async destroy({ pool }: { pool: string }): Promise<void> {
     this.pools.delete(pool);
   }

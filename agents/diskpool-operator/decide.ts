@@ -6,9 +6,9 @@
  * deleted and only on the node that the resource names; a failure always has a time to look again.
  */
 import { isKind, type SvcError } from "#common/errors.ts";
-import type { BlockDevice, Pool } from "#common/openapi/model.ts";
+import type { BlockDevice, Pool, PurgeCost } from "#common/openapi/model.ts";
 import type { DiskPoolStatus } from "#common/types/diskpool.ts";
-import { type DiskPool, FINALIZER } from "./resource.ts";
+import { type DiskPool, FINALIZER, PURGE_ANNOTATION } from "./resource.ts";
 
 /** After an error; as published. */
 export const ERROR_MS = 20_000;
@@ -280,6 +280,32 @@ export function beforeDestroy(resource: DiskPool, seen: Seen): DestroyStep {
 export function afterDestroy(error: SvcError | null): DestroyStep {
   if (error === null || isKind(error, "not-found")) return { do: "release", events: [DESTROYED] };
   return { do: "wait", events: [cannotDestroy(error)], afterMs: ERROR_MS };
+}
+
+/** A pool that cannot be destroyed: what the way out costs, and how it is asked for. */
+export function offerPurge(error: SvcError, cost: PurgeCost | null): DestroyStep {
+  const step = afterDestroy(error);
+  if (step.do !== "wait" || cost === null || cost.refused !== undefined) return step;
+  const { last_copies, unowned, volumes } = cost;
+  const last = last_copies + unowned > 0;
+  const costs = `${volumes.length} volumes lose a replica, of ${last_copies + unowned} things it is the last copy that can be seen`;
+  const note = `If the disk or the node is lost for good, annotate this DiskPool with ${PURGE_ANNOTATION}=${last ? "last-copies" : "true"}. That costs: ${costs}`;
+  const offer = { action: "Destroy pool", reason: "Purge", type: "Warning", note } as const;
+  return { ...step, events: [...step.events, offer] };
+}
+
+/** After a purge: only reading the pool tells that it is gone (an older API knows no purge and says "not found" too). */
+export function afterPurge(error: SvcError | null): DestroyStep {
+  if (error === null) {
+    const note = "Gave up the pool for good";
+    return {
+      do: "release",
+      events: [{ action: "Purge pool", reason: "Purged", type: "Warning", note }],
+    };
+  }
+  const note = `Cannot purge the pool: ${error.message}`;
+  const event = { action: "Purge pool", reason: "Purge", type: "Warning", note } as const;
+  return { do: "wait", events: [event], afterMs: ERROR_MS };
 }
 
 function cannotDestroy(error: SvcError): EventDraft {

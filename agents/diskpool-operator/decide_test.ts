@@ -1,17 +1,19 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SvcError } from "#common/errors.ts";
-import type { BlockDevice, Pool } from "#common/openapi/model.ts";
+import type { BlockDevice, Pool, PurgeCost } from "#common/openapi/model.ts";
 import type { DiskPoolStatus } from "#common/types/diskpool.ts";
 import {
   afterCreate,
   afterDestroy,
   afterFailedCreate,
   afterLook,
+  afterPurge,
   beforeDestroy,
   devicePath,
   firstStep,
   missingDisks,
+  offerPurge,
   seenFailure,
   statusOf,
 } from "./decide.ts";
@@ -29,6 +31,7 @@ const online: DiskPoolStatus = {
 const resource = (changes: Partial<DiskPool> = {}): DiskPool => ({
   ...{ name: "pool-0", namespace: "mayastor", uid: "u", resourceVersion: "1", deleting: false },
   finalizers: [FINALIZER],
+  purge: "no",
   spec: { node: "worker-0", disks: ["/dev/vdb"] },
   status: online,
   ...changes,
@@ -233,4 +236,38 @@ test("afterDestroy() releases what is gone and waits for what is not", () => {
   const step = afterDestroy(failure("in-use"));
   assert.equal(step.do, "wait");
   assert.ok(step.do === "wait" && step.events[0]?.note.includes("in-use"));
+});
+
+test("offerPurge() says what the way out costs and how it is asked for, where there is one", () => {
+  const cost: PurgeCost = {
+    ...{ kind: "pool", id: "pool-0", pools: ["pool-0"], replicas: 1, unowned: 0, targets: [] },
+    volumes: [{ volume: "v", replicas: ["r"], wanted: 2, left: 1, last_copy: false }],
+    last_copies: 0,
+  };
+  const notes = (of: PurgeCost | null) => {
+    const step = offerPurge(failure("in-use"), of);
+    return step.do === "wait" ? step.events.map(({ note }) => note).join() : "";
+  };
+  assert.match(notes(cost), /openebs\.io\/purge=true\. That costs: 1 volumes/);
+  assert.match(notes({ ...cost, last_copies: 1 }), /openebs\.io\/purge=last-copies/);
+  assert.doesNotMatch(notes({ ...cost, refused: "it is Online" }), /annotate/);
+  assert.doesNotMatch(notes(null), /annotate/);
+});
+
+test("afterPurge() releases only what was purged: an API that knows no purge says not found too", () => {
+  assert.equal(afterPurge(null).do, "release");
+  assert.equal(afterPurge(failure("not-found")).do, "wait");
+  assert.equal(afterPurge(failure("failed-precondition")).do, "wait");
+});
+
+test("parseDiskPool() takes only what is surely meant for a purge", () => {
+  const of = (annotations?: Record<string, string>) =>
+    parseDiskPool({
+      metadata: { ...{ name: "p", namespace: "n", uid: "u", resourceVersion: "1" }, annotations },
+      spec: { node: "worker-0", disks: ["/dev/vdb"] },
+    }).purge;
+  assert.equal(of({}), "no");
+  assert.equal(of({ "openebs.io/purge": "true" }), "yes");
+  assert.equal(of({ "openebs.io/purge": "last-copies" }), "last-copies");
+  assert.equal(of({ "openebs.io/purge": "false" }), "no");
 });

@@ -2,7 +2,7 @@
  * The operator's ways out: pools through REST, resources and events through the API server.
  * Why ports: the controller is tested against both real parts and scripted ones.
  */
-import type { BlockDevice, Pool } from "#common/openapi/model.ts";
+import type { BlockDevice, Pool, PurgeCost } from "#common/openapi/model.ts";
 import type { DiskPoolStatus } from "#common/types/diskpool.ts";
 import type { EventDraft } from "./decide.ts";
 import type { DiskPool } from "./resource.ts";
@@ -20,6 +20,9 @@ export interface Pools {
     signal: AbortSignal,
   ): Promise<void>;
   destroy(place: PoolPlace, signal: AbortSignal): Promise<void>;
+  /** What giving it up for good costs. */
+  purgeCost(pool: string, signal: AbortSignal): Promise<PurgeCost>;
+  purge(pool: string, lastCopies: boolean, signal: AbortSignal): Promise<void>;
   devices(node: string, signal: AbortSignal): Promise<readonly BlockDevice[]>;
 }
 

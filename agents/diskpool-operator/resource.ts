@@ -20,6 +20,11 @@ import {
 
 /** Keeps the object until its pool is destroyed; as published. */
 export const FINALIZER = "openebs.io/diskpool-protection";
+/**
+ * On a DiskPool that is being deleted: its pool is given up for good when it cannot be destroyed, because its disk or its node is
+ * lost. "true": unless nobody has another copy of what is on it; "last-copies": even then.
+ */
+export const PURGE_ANNOTATION = "openebs.io/purge";
 export const API_VERSION = `${DISKPOOL_GROUP}/${DISKPOOL_VERSION}`;
 
 const ResourceSchema = Type.Object({
@@ -30,6 +35,7 @@ const ResourceSchema = Type.Object({
     resourceVersion: Type.String(),
     deletionTimestamp: Type.Optional(Type.String()),
     finalizers: Type.Optional(Type.Array(Type.String())),
+    annotations: Type.Optional(Type.Record(Type.String(), Type.String())),
   }),
   spec: DiskPoolSpecSchema,
   status: Type.Optional(Type.Unknown()),
@@ -42,6 +48,7 @@ export type DiskPool = {
   readonly resourceVersion: string;
   readonly deleting: boolean;
   readonly finalizers: readonly string[];
+  readonly purge: "no" | "yes" | "last-copies";
   readonly spec: DiskPoolSpec;
   readonly status: DiskPoolStatus | null;
 };
@@ -51,6 +58,12 @@ const parse: (value: unknown) => Static<typeof ResourceSchema> = parserOf(
   "a DiskPool",
   "invalid-argument",
 );
+
+/** Only what is surely meant is obeyed. */
+function purgeOf(annotation: string | undefined): DiskPool["purge"] {
+  if (annotation === "last-copies") return "last-copies";
+  return annotation === "true" ? "yes" : "no";
+}
 
 /** @throws {SvcError} `invalid-argument` */
 export function parseDiskPool(object: unknown): DiskPool {
@@ -62,6 +75,7 @@ export function parseDiskPool(object: unknown): DiskPool {
     resourceVersion: metadata.resourceVersion,
     deleting: metadata.deletionTimestamp !== undefined,
     finalizers: metadata.finalizers ?? [],
+    purge: purgeOf(metadata.annotations?.[PURGE_ANNOTATION]),
     spec,
     status: Value.Check(DiskPoolStatusSchema, status) ? status : null,
   };

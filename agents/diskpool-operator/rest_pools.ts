@@ -8,7 +8,12 @@ import { Type } from "typebox";
 import { type Clock, deadlineSignal } from "#common/clock.ts";
 import { errorMessage, SvcError } from "#common/errors.ts";
 import { fromRestError } from "#common/openapi/errors.ts";
-import { BlockDeviceSchema, PoolSchema, RestJsonErrorSchema } from "#common/openapi/model.ts";
+import {
+  BlockDeviceSchema,
+  PoolSchema,
+  PurgeCostSchema,
+  RestJsonErrorSchema,
+} from "#common/openapi/model.ts";
 import { parserOf } from "#common/rpc/json_api.ts";
 import type { Pools } from "./ports.ts";
 
@@ -16,6 +21,7 @@ import type { Pools } from "./ports.ts";
 const POOL_CHANGE_MS = 22_000;
 
 const parsePool = parserOf(PoolSchema, "a pool of the REST API", "internal");
+const parsePurgeCost = parserOf(PurgeCostSchema, "the cost of a purge of the REST API", "internal");
 const parseDevices = parserOf(
   Type.Array(BlockDeviceSchema),
   "the block devices of the REST API",
@@ -87,6 +93,12 @@ export function restPools(
     },
     destroy: async (where, signal) => {
       await send({ method: "DELETE", path: place(where), timeoutMs: changeMs, signal });
+    },
+    purgeCost: (pool, signal) =>
+      read(`/pools/${encodeURIComponent(pool)}/purge`, parsePurgeCost, signal),
+    purge: async (pool, lastCopies, signal) => {
+      const path = `/pools/${encodeURIComponent(pool)}/purge?last_copies=${lastCopies}`;
+      await send({ method: "DELETE", path, timeoutMs: changeMs, signal });
     },
     devices: (node, signal) =>
       read(`/nodes/${encodeURIComponent(node)}/block_devices?all=true`, parseDevices, signal),

@@ -94,6 +94,46 @@ export const StatusReasonSchema = Type.Object(
 );
 export type StatusReason = Static<typeof StatusReasonSchema>;
 
+// ---- purge ---------------------------------------------------------------------------------------------------
+
+/** Of one volume: what giving up pools leaves of it. */
+export const PurgeVolumeSchema = Type.Object(
+  {
+    volume: Type.String(),
+    /** Those that go. */
+    replicas: Type.Array(Type.String()),
+    /** How many it should have. */
+    wanted: Type.Integer(),
+    /** Complete copies elsewhere that can be seen now. */
+    left: Type.Integer(),
+    /** No other copy can be seen. */
+    last_copy: Type.Boolean(),
+  },
+  { title: "PurgeVolume" },
+);
+export type PurgeVolume = Static<typeof PurgeVolumeSchema>;
+
+/** What giving up a pool or a node for good costs. */
+export const PurgeCostSchema = Type.Object(
+  {
+    kind: Type.Enum(["pool", "node"]),
+    id: Type.String(),
+    pools: Type.Array(Type.String()),
+    /** All that go, of volumes or not. */
+    replicas: Type.Integer(),
+    /** Those of them that no volume owns. */
+    unowned: Type.Integer(),
+    volumes: Type.Array(PurgeVolumeSchema),
+    /** Volumes whose target is on the node. */
+    targets: Type.Array(Type.String()),
+    last_copies: Type.Integer(),
+    /** Why it cannot be purged now; absent: it can. */
+    refused: Type.Optional(Type.String()),
+  },
+  { title: "PurgeCost" },
+);
+export type PurgeCost = Static<typeof PurgeCostSchema>;
+
 // ---- errors --------------------------------------------------------------------------------------------------
 
 /** Every error kind that a REST client may see; ERROR_STATUS in errors.ts gives the HTTP status of each. */

@@ -24,6 +24,7 @@ import {
   NodeSchema,
   PoolIdSchema,
   PoolSchema,
+  PurgeCostSchema,
   ReplicaCountSchema,
   ReplicaSchema,
   ReplicaShareProtocolSchema,
@@ -91,6 +92,15 @@ export const CORE_METHODS = {
     Type.Array(BlockDeviceSchema),
   ),
 
+  /** What giving up the node for good costs. @throws not-found */
+  GetNodePurge: method(Type.Object({ node: NodeIdSchema }), PurgeCostSchema),
+  /** Gives it up; safe to repeat. @throws not-found, failed-precondition (it answers; last copies not confirmed) */
+  PurgeNode: method(
+    Type.Object({ node: NodeIdSchema, lastCopies: Type.Boolean() }),
+    PurgeCostSchema,
+    FLOOR_MS.volume,
+  ),
+
   // ---- pools
   /** Union of specs and states, of one node when given; an unknown node is not-found. */
   GetPools: method(Type.Object({ ...nodeFilter }), Type.Array(PoolSchema)),
@@ -109,6 +119,14 @@ export const CORE_METHODS = {
   ),
   /** @throws not-found, in-use (replicas on it) */
   DestroyPool: method(Type.Object({ ...nodeFilter, pool: PoolIdSchema }), Done, FLOOR_MS.pool),
+  /** What giving up the pool for good costs. @throws not-found */
+  GetPoolPurge: method(Type.Object({ pool: PoolIdSchema }), PurgeCostSchema),
+  /** Gives it up; safe to repeat. @throws not-found, failed-precondition (it is alive; last copies not confirmed) */
+  PurgePool: method(
+    Type.Object({ pool: PoolIdSchema, lastCopies: Type.Boolean() }),
+    PurgeCostSchema,
+    FLOOR_MS.pool,
+  ),
 
   // ---- replicas
   /** Observed replicas, of one node and/or pool when given. */

@@ -23,6 +23,8 @@ export type StoredKind =
   | "StoreLeaseLock"
   | "StoreLeaseOwner"
   | "SwitchOver"
+  | "PurgedPool"
+  | "PurgedNode"
   | "Volume";
 
 /** The id of the only CoreRegistryConfig. */

@@ -12,6 +12,8 @@ export const PoolSpecSchema = Type.Object({
   status: specStatus(["Unknown", "Online", "Degraded", "Faulted"]),
   labels: absentAsNull(Labels),
   operation: absentAsNull(opRecord(PoolOperation)),
+  /** Of the pool on its disk, once it was seen. Other control planes ignore it. */
+  uuid: Type.Optional(Type.String()),
 });
 export type PoolSpec = Static<typeof PoolSpecSchema>;
 

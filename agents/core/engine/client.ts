@@ -175,6 +175,8 @@ export interface EngineClient {
   createPool(request: CreatePool): Promise<PoolState>;
   importPool(request: CreatePool): Promise<PoolState>;
   destroyPool(id: string): Promise<void>;
+  /** Closes it; what is on its disk stays. */
+  exportPool(id: string): Promise<void>;
   createReplica(request: CreateReplica): Promise<ReplicaState>;
   destroyReplica(request: OfPool): Promise<void>;
   shareReplica(request: {

@@ -31,6 +31,7 @@ function fence(client: EngineClient, node: string, leads: Leads): EngineClient {
     createPool: (request) => led("create a pool", () => client.createPool(request)),
     importPool: (request) => led("import a pool", () => client.importPool(request)),
     destroyPool: (id) => led("destroy a pool", () => client.destroyPool(id)),
+    exportPool: (id) => led("export a pool", () => client.exportPool(id)),
     createReplica: (request) => led("create a replica", () => client.createReplica(request)),
     destroyReplica: (request) => led("destroy a replica", () => client.destroyReplica(request)),
     shareReplica: (request) => led("share a replica", () => client.shareReplica(request)),

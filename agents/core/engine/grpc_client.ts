@@ -160,6 +160,9 @@ function connect(options: {
     destroyPool: async (id) => {
       await pools.destroyPool({ name: id }, within("pool"));
     },
+    exportPool: async (id) => {
+      await pools.exportPool({ name: id }, within("pool"));
+    },
     createReplica: async ({ uuid, name, pool, size, thin, share, allowedHosts, entityId }) => {
       const request = {
         uuid,

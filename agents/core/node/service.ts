@@ -68,8 +68,8 @@ export class NodeService {
 
   /** At start: everybody we know is probed. */
   async start(): Promise<void> {
-    const { specs, registry } = this.#core;
-    const nodes = specs.nodes.all();
+    const { specs, registry, tombstones } = this.#core;
+    const nodes = specs.nodes.all().filter(({ id }) => tombstones.node(id)?.state !== "Purging");
     for (const spec of nodes) this.#know(spec);
     await Promise.all(
       nodes.map(async (spec) => {
@@ -98,21 +98,31 @@ export class NodeService {
    */
   async register(registration: Registration): Promise<void> {
     const id = parseNodeId(registration.id);
+    this.#checkNotPurging(id);
     const before = this.#core.registry.node(id);
     // The holder's heartbeat waits for nobody who wants its name.
     if (before && before.instanceUuid !== null && isHolder(before, registration)) {
       return await this.#admit(id, registration);
     }
     await this.#core.guards.run(`name/${id}`, async () => {
+      this.#checkNotPurging(id);
       await this.#checkName(id, registration);
       await this.#admit(id, registration);
     });
   }
 
+  /** @throws {SvcError} `unavailable` */
+  #checkNotPurging(id: string): void {
+    if (this.#core.tombstones.node(id)?.state !== "Purging") return;
+    throw new SvcError("unavailable", `Cannot register node ${id}: it is being purged; ask again`);
+  }
+
   /** @throws {SvcError} `already-exists` */
   async #checkName(id: string, claim: Registration): Promise<void> {
-    const { registry, specs } = this.#core;
+    const { registry, specs, tombstones } = this.#core;
+    const purged = tombstones.node(id);
     const spec = specs.nodes.find(id);
+    if (purged && !spec) this.#core.log.warn("purged node is back as a new one", { "node.id": id });
     if (spec && !registry.node(id)) this.#know(spec);
     const holder = registry.node(id);
     if (!holder || holder.endpoint === "" || isHolder(holder, claim) || this.#entry(id).left)

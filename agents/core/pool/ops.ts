@@ -2,7 +2,7 @@
  * Pool operations: create, import, destroy.
  *
  * Invariants: a pool has exactly one disk; an import never makes a new pool, so data is never formatted away;
- * a pool with replicas stays.
+ * a pool with replicas stays; one that was given up for good is never taken for the one that has its name now.
  */
 import { assertNever, errorMessage, isKind, SvcError } from "#common/errors.ts";
 import { parsePoolId } from "#common/ids.ts";
@@ -11,6 +11,8 @@ import type { PoolSpec } from "#common/types/pool.ts";
 import { poolOf } from "#common/types/replica.ts";
 import type { Core } from "../context.ts";
 import type { PoolState } from "../engine/client.ts";
+import { costlyReplicas } from "../purge/cost.ts";
+import { purgePoolHeld } from "../purge/pool.ts";
 
 export type CreatePoolRequest = {
   readonly node: string;
@@ -108,6 +110,9 @@ export async function createPool(core: Core, request: CreatePoolRequest): Promis
         `Cannot create pool ${id}: node ${node} is cordoned`,
       );
     }
+    if (core.tombstones.openPool(id)) {
+      throw new SvcError("conflict", `Cannot create pool ${id}: one of that name is being purged`);
+    }
     const engine = registry.engine(node);
     const found = specs.pools.find(id);
     if (found) checkRecreate(found, request, specs.pools.phase(found));
@@ -127,7 +132,11 @@ export async function createPool(core: Core, request: CreatePoolRequest): Promis
       });
     });
     try {
-      registry.putPool(await createOrFind(core, node, { id, disks }, engine));
+      const state = await createOrFind(core, node, { id, disks }, engine);
+      await closePurged(core, state, disks);
+      const { uuid } = state;
+      if (uuid !== "") await specs.pools.update(id, (old) => ({ ...old, uuid }));
+      registry.putPool(state);
     } catch (error) {
       // Creating also imports, so the disk may hold an older pool of this name: undoing by destroying could wipe
       // it. Forgetting is safe: if the pool came to be, asking again finds it.
@@ -137,6 +146,24 @@ export async function createPool(core: Core, request: CreatePoolRequest): Promis
     await specs.pools.commit(id);
     core.log.info("pool created", { "pool.id": id, "node.id": node });
   });
+}
+
+/**
+ * The disk still has a pool that was given up: it is left as it is.
+ * @throws {SvcError} `failed-precondition`
+ */
+async function closePurged(
+  { registry }: Core,
+  state: PoolState,
+  disks: readonly string[],
+): Promise<void> {
+  if (!registry.isPurgedPool(state)) return;
+  const { id, node, uuid } = state;
+  await registry.engine(node).exportPool(id);
+  throw new SvcError(
+    "failed-precondition",
+    `Cannot use disk ${disks.join(", ")} of node ${node} for pool ${id}: on it is a pool that was purged (uuid ${uuid}), and its data; wipe the disk (wipefs --all) if nobody needs that, or take another disk`,
+  );
 }
 
 async function createOrFind(
@@ -163,7 +190,9 @@ export async function importPool(core: Core, spec: PoolSpec): Promise<void> {
   const { registry, log } = core;
   const engine = registry.engine(spec.node);
   try {
-    registry.putPool(await engine.importPool({ id: spec.id, disks: spec.disks }));
+    const state = await engine.importPool({ id: spec.id, disks: spec.disks });
+    await closePurged(core, state, spec.disks);
+    registry.putPool(state);
   } catch (error) {
     if (!isKind(error, "already-exists")) {
       registry.putImportFailure(spec.node, spec.id, errorMessage(error));
@@ -184,15 +213,42 @@ export function destroyPool(core: Core, id: string): Promise<void> {
 export async function destroyPoolHeld(core: Core, id: string): Promise<void> {
   const { specs, registry, log } = core;
   const spec = specs.pools.get(id);
-  if (specs.replicas.all().some((replica) => poolOf(replica) === id)) {
-    throw new SvcError("in-use", `Cannot destroy pool ${id}: it has replicas`);
+  const inUse = () => new SvcError("in-use", `Cannot destroy pool ${id}: it has replicas`);
+  const replicas = specs.replicas.all().filter((replica) => poolOf(replica) === id);
+  if (costlyReplicas(core, new Set([id])).length > 0) throw inUse();
+  const engine = onlineEngine(core, spec);
+  if (replicas.length > 0) {
+    // Nobody wants them any more. Where the pool is they go first; where it is not, nothing is left to be destroyed.
+    if (registry.pool(id, spec.node) || !(await isGone(core, spec))) throw inUse();
+    await purgePoolHeld(core, id);
+    return;
   }
-  const engine = registry.engine(spec.node);
   await specs.pools.carryOut(id, "Destroy", () => destroyOrConfirm(engine, spec), {
     destroys: true,
   });
   registry.dropPool(spec.node, id);
   log.info("pool destroyed", { "pool.id": id, "node.id": spec.node });
+}
+
+/** @throws {SvcError} `failed-precondition`, with the way out */
+function onlineEngine({ registry }: Core, { id, node }: PoolSpec) {
+  if (registry.isOnline(node)) return registry.engine(node);
+  const known = registry.node(node);
+  throw new SvcError(
+    known ? "failed-precondition" : "not-found",
+    `Cannot destroy pool ${id}: node ${node} is ${known?.status.toLowerCase() ?? "not found"}; if it is lost for good, purge the pool`,
+  );
+}
+
+/** Its engine finds nothing of it on its disk. */
+async function isGone(core: Core, spec: PoolSpec): Promise<boolean> {
+  try {
+    await importPool(core, spec);
+    return false;
+  } catch (error) {
+    if (isKind(error, "invalid-argument", "not-found")) return true;
+    throw error;
+  }
 }
 
 /** A pool the engine has not loaded is imported first: destroying means wiping its superblock. */

@@ -1,4 +1,5 @@
 /** Pools: imported again after their engine restarted; destroyed when they are to go. */
+import type { PoolSpec } from "#common/types/pool.ts";
 import type { Core } from "../context.ts";
 import { destroyPoolHeld, importPool } from "../pool/ops.ts";
 import { forEach } from "./each.ts";
@@ -13,9 +14,10 @@ export async function reconcilePools(core: Core, signal: AbortSignal): Promise<O
     step: async ({ id }) => {
       const spec = specs.pools.find(id);
       if (!spec || spec.operation || !registry.isOnline(spec.node)) return "idle";
+      if (core.tombstones.openPool(id)) return "idle"; // it is being given up
       switch (specs.pools.phase(spec)) {
         case "Created":
-          if (registry.pool(id, spec.node)) return "idle";
+          if (registry.pool(id, spec.node)) return await keepUuid(core, spec);
           await importPool(core, spec);
           core.trigger("changed"); // its replicas are back: volumes may heal
           return "busy";
@@ -27,4 +29,12 @@ export async function reconcilePools(core: Core, signal: AbortSignal): Promise<O
       }
     },
   });
+}
+
+/** Which pool it is, beyond its name; of pools that were made by other control planes it is learnt. */
+async function keepUuid({ specs, registry }: Core, { id, node, uuid }: PoolSpec): Promise<Outcome> {
+  const seen = registry.pool(id, node)?.uuid ?? "";
+  if (uuid !== undefined || seen === "") return "idle";
+  await specs.pools.update(id, (old) => ({ ...old, uuid: seen }));
+  return "busy";
 }

@@ -49,14 +49,24 @@ type NodeEntry = {
   readonly counted: Map<string, ReplicaState>;
   readonly nexuses: Map<string, NexusState>;
   readonly importFailures: Map<string, ImportFailure>;
+  /** Pools that were given up for good and are there all the same. */
+  returned: readonly PoolState[];
+};
+
+/** Tells what was given up for good: nobody else gets to see it. */
+export type Purged = {
+  readonly isPool: (pool: PoolState) => boolean;
+  readonly isReplica: (uuid: string) => boolean;
 };
 
 export class Registry {
   readonly #clock: Clock;
+  readonly #purged: Purged;
   readonly #nodes = new Map<string, NodeEntry>();
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, purged: Purged = { isPool: () => false, isReplica: () => false }) {
     this.#clock = clock;
+    this.#purged = purged;
   }
 
   // ---- nodes
@@ -108,6 +118,7 @@ export class Registry {
     entry.counted.clear();
     entry.nexuses.clear();
     entry.importFailures.clear();
+    entry.returned = [];
   }
 
   /**
@@ -151,13 +162,62 @@ export class Registry {
     const entry = this.#nodes.get(id);
     if (!entry || entry.generation !== mark) return false;
     if (entry.view.status !== "Online" && !joining) return false; // it went while it was read
-    fill(entry.pools, snapshot.pools, (pool) => pool.id);
-    for (const pool of snapshot.pools) entry.importFailures.delete(pool.id);
-    fill(entry.replicas, snapshot.replicas, (replica) => replica.uuid);
-    fill(entry.counted, snapshot.replicas, (replica) => replica.uuid);
+    const { pools, replicas, returned } = this.#live(snapshot);
+    fill(entry.pools, pools, (pool) => pool.id);
+    for (const pool of pools) entry.importFailures.delete(pool.id);
+    fill(entry.replicas, replicas, (replica) => replica.uuid);
+    fill(entry.counted, replicas, (replica) => replica.uuid);
+    entry.returned = returned;
     fill(entry.nexuses, snapshot.nexuses, (nexus) => nexus.uuid);
     entry.view = { ...entry.view, loadedAtMs: this.#clock.monotonicMs() };
     return true;
+  }
+
+  /** What came back although it was given up is set apart: its replicas are nobody's any more. */
+  #live({ pools, replicas }: Snapshot) {
+    const returned = pools.filter((pool) => this.#purged.isPool(pool));
+    if (returned.length === 0) {
+      return {
+        pools,
+        replicas: replicas.filter(({ uuid }) => !this.#purged.isReplica(uuid)),
+        returned,
+      };
+    }
+    const gone = new Set(returned.map(({ id }) => id));
+    return {
+      pools: pools.filter(({ id }) => !gone.has(id)),
+      replicas: replicas.filter(
+        ({ uuid, pool }) => !gone.has(pool) && !this.#purged.isReplica(uuid),
+      ),
+      returned,
+    };
+  }
+
+  /** Pools of the node that were given up for good and are there all the same. */
+  returned(node: string): readonly PoolState[] {
+    return this.#nodes.get(node)?.returned ?? [];
+  }
+
+  isPurgedPool(state: PoolState): boolean {
+    return this.#purged.isPool(state);
+  }
+
+  /** It was given up for good just now: what is known of it is forgotten. */
+  forgetPool(node: string, id: string): void {
+    const entry = this.#nodes.get(node);
+    if (!entry) return;
+    const state = entry.pools.get(id);
+    this.dropPool(node, id);
+    if (state) entry.returned = [...entry.returned, state];
+    for (const replica of [...entry.replicas.values()]) {
+      if (replica.pool === id) this.dropReplica(node, replica.uuid);
+    }
+  }
+
+  /** It was given up for good. */
+  dropNode(id: string): void {
+    this.#nodes.get(id)?.client?.close();
+    this.#nodes.delete(id);
   }
 
   // ---- single changes, from the answers to our own calls
@@ -268,6 +328,7 @@ export class Registry {
       counted: new Map(),
       nexuses: new Map(),
       importFailures: new Map(),
+      returned: [],
     };
     this.#nodes.set(id, entry);
     return entry;

@@ -41,6 +41,9 @@ export function createReplica(core: Core, request: CreateReplicaRequest): Promis
   const { specs, registry, guards } = core;
   const { uuid, pool, size, thin, volume } = request;
   return guards.run(`replica/${uuid}`, async () => {
+    if (core.tombstones.openPool(pool)) {
+      throw new SvcError("conflict", `Cannot create replica ${uuid}: pool ${pool} is being purged`);
+    }
     const poolState = poolStateOf(core, pool);
     const node = specs.pools.find(pool)?.node ?? poolState?.node;
     if (node === undefined) throw new SvcError("not-found", `pool ${pool} not found`);

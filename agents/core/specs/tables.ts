@@ -61,6 +61,21 @@ export class NodeTable {
     }
   }
 
+  /** @throws {SvcError} `failed-persist` */
+  async remove(id: string): Promise<void> {
+    if (!this.#specs.has(id)) return;
+    const key = this.#writer.keyOf("NodeSpec", id);
+    try {
+      await this.#writer.write([{ op: "delete", key }]);
+    } catch (error) {
+      throw new SvcError("failed-persist", `Cannot forget node ${id}`, {
+        cause: toSvcError(error),
+      });
+    }
+    this.#specs.delete(id);
+    this.#writer.onChange("NodeSpec", id);
+  }
+
   /** @throws {SvcError} `invalid-argument`, `failed-persist` */
   async put(spec: NodeSpec): Promise<NodeSpec> {
     const key = this.#writer.keyOf("NodeSpec", spec.id);

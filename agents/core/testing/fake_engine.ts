@@ -71,6 +71,7 @@ export class FakeEngine {
   readonly poolStatus = new Map<string, PoolState["status"]>();
   /** Of the pools' disks, by pool; 512 where nothing else is said. */
   readonly blockSizes = new Map<string, number>();
+  poolsMade = 0;
   /** Tells what the published interface does not: block sizes and connected hosts. */
   tellsMore = true;
   /** Connected hosts, by nexus. */
@@ -494,7 +495,9 @@ export class FakeCluster {
           if (path.startsWith("/bad")) throw new SvcError("invalid-argument", "no such disk");
           if (engine.pools.has(id)) throw new SvcError("already-exists", `pool ${id} exists`);
           if (!engine.disks.has(path)) {
-            const uuid = `11111111-0000-4000-8000-${String(engine.disks.size).padStart(12, "0")}`;
+            engine.poolsMade += 1;
+            const made = String(engine.poolsMade).padStart(8, "0");
+            const uuid = `11111111-0000-4000-8000-${engine.ip.split(".")[3]?.padStart(4, "0")}${made}`;
             engine.disks.set(path, { pool: id, uuid, replicas: new Map(), capacity: 10 * GIB });
           }
           return importPool(id, path);
@@ -506,6 +509,10 @@ export class FakeCluster {
           if (!disk) throw new SvcError("not-found", `pool ${id} not found`);
           engine.pools.delete(id);
           for (const [path, known] of engine.disks) if (known === disk) engine.disks.delete(path);
+        }),
+      exportPool: (id) =>
+        call("exportPool", () => {
+          if (!engine.pools.delete(id)) throw new SvcError("not-found", `pool ${id} not found`);
         }),
       createReplica: ({ uuid, name, pool, size, thin }) =>
         call("createReplica", () => {

@@ -122,6 +122,10 @@ function poolHandlers(engine: EngineClient): Handlers<typeof PoolRpc.method> {
       await engine.destroyPool(name);
       return {};
     },
+    exportPool: async ({ name }) => {
+      await engine.exportPool(name);
+      return {};
+    },
     listPools: async () => ({ pools: (await engine.load()).pools.map(wirePool) }),
   });
 }

@@ -1,7 +1,12 @@
 /** Nodes and their block devices: list, read, cordon, uncordon, drain. */
 import { Type } from "typebox";
 import { SvcError } from "#common/errors.ts";
-import { BlockDeviceSchema, JsonGenericSchema, NodeSchema } from "#common/openapi/model.ts";
+import {
+  BlockDeviceSchema,
+  JsonGenericSchema,
+  NodeSchema,
+  PurgeCostSchema,
+} from "#common/openapi/model.ts";
 import { type Route, route } from "../route.ts";
 import { name, node_id } from "./params.ts";
 
@@ -51,6 +56,29 @@ export const nodeRoutes: readonly Route[] = [
     params: labelled,
     handle: ({ params: { id, label } }, { core, signal }) =>
       core.DrainNode({ node: id, label }, { signal }),
+  }),
+  // Our own, so not in the published document.
+  route({
+    method: "GET",
+    path: "/nodes/{id}/purge",
+    operationId: "get_node_purge",
+    tag: "Nodes",
+    published: false,
+    params: { id: name },
+    response: PurgeCostSchema,
+    handle: ({ params: { id } }, { core, signal }) => core.GetNodePurge({ node: id }, { signal }),
+  }),
+  route({
+    method: "DELETE",
+    path: "/nodes/{id}/purge",
+    operationId: "del_node_purge",
+    tag: "Nodes",
+    published: false,
+    params: { id: name },
+    query: { last_copies: Type.Optional(Type.Boolean()) },
+    response: PurgeCostSchema,
+    handle: ({ params: { id }, query: { last_copies: lastCopies = false } }, { core, signal }) =>
+      core.PurgeNode({ node: id, lastCopies }, { signal }),
   }),
   route({
     method: "GET",

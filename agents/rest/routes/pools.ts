@@ -1,6 +1,6 @@
 /** Pools: list, read, create, destroy. */
 import { Type } from "typebox";
-import { CreatePoolBodySchema, PoolSchema } from "#common/openapi/model.ts";
+import { CreatePoolBodySchema, PoolSchema, PurgeCostSchema } from "#common/openapi/model.ts";
 import { type Route, route } from "../route.ts";
 import { node_id, pool_id } from "./params.ts";
 
@@ -34,6 +34,30 @@ export const poolRoutes: readonly Route[] = [
     handle: async ({ params }, { core, signal }) => {
       await core.DestroyPool({ pool: params.pool_id }, { signal });
     },
+  }),
+  // Our own, so not in the published document. A path of its own: an older server must not take it for a deletion.
+  route({
+    method: "GET",
+    path: "/pools/{pool_id}/purge",
+    operationId: "get_pool_purge",
+    tag,
+    published: false,
+    params: { pool_id },
+    response: PurgeCostSchema,
+    handle: ({ params }, { core, signal }) =>
+      core.GetPoolPurge({ pool: params.pool_id }, { signal }),
+  }),
+  route({
+    method: "DELETE",
+    path: "/pools/{pool_id}/purge",
+    operationId: "del_pool_purge",
+    tag,
+    published: false,
+    params: { pool_id },
+    query: { last_copies: Type.Optional(Type.Boolean()) },
+    response: PurgeCostSchema,
+    handle: ({ params, query: { last_copies: lastCopies = false } }, { core, signal }) =>
+      core.PurgePool({ pool: params.pool_id, lastCopies }, { signal }),
   }),
   route({
     method: "GET",

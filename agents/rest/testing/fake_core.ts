@@ -6,7 +6,15 @@
  */
 import { SvcError } from "#common/errors.ts";
 import { silentLog } from "#common/log.ts";
-import type { Child, Nexus, Node, Pool, Replica, Volume } from "#common/openapi/model.ts";
+import type {
+  Child,
+  Nexus,
+  Node,
+  Pool,
+  PurgeCost,
+  Replica,
+  Volume,
+} from "#common/openapi/model.ts";
 import { CORE_API, type CoreHandlers, type CoreMethod } from "#common/rpc/core_api.ts";
 import { startServer } from "#common/rpc/grpc.ts";
 import { makeJsonService } from "#common/rpc/json_server.ts";
@@ -117,6 +125,12 @@ const find = (id: string): Volume => {
   return volume;
 };
 
+const purge: PurgeCost = {
+  ...{ kind: "pool", id: pool.id, pools: [pool.id], replicas: 1, unowned: 0, targets: [] },
+  volumes: [{ volume: VOLUME, replicas: [], wanted: 2, left: 1, last_copy: false }],
+  last_copies: 0,
+};
+
 const answers: CoreHandlers = {
   GetNodes: async () => [node],
   GetNode: async ({ node: id }) => {
@@ -162,6 +176,10 @@ const answers: CoreHandlers = {
   },
   CreatePool: async () => pool,
   DestroyPool: async () => ({}),
+  GetPoolPurge: async ({ pool: id }) => ({ ...purge, id }),
+  PurgePool: async ({ pool: id }) => ({ ...purge, id }),
+  GetNodePurge: async ({ node: id }) => ({ ...purge, kind: "node" as const, id }),
+  PurgeNode: async ({ node: id }) => ({ ...purge, kind: "node" as const, id }),
   GetReplicas: async () => [replica],
   GetReplica: async () => replica,
   CreateReplica: async () => replica,
