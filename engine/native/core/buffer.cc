@@ -92,6 +92,34 @@ BufferPool& BufferPool::current() {
   return Reactor::current().buffers();
 }
 
+size_t BufferPool::mapped_bytes() const noexcept {
+  return slabs_.size() * kSlabBytes;
+}
+
+size_t BufferPool::size_of(size_t size_bytes) noexcept {
+  return kClassSizes[class_of(size_bytes)];
+}
+
+// The highest first: the lowest fit is taken, so that they are whole soonest.
+void BufferPool::trim() noexcept {
+  const size_t keep = std::max(kKeptBytes, most_in_use_bytes_ + most_in_use_bytes_ / 4);
+  most_in_use_bytes_ = in_use_bytes_;
+  const auto whole = [](const Slab& slab) {
+    return std::all_of(std::begin(slab.free), std::end(slab.free),
+                       [](uint64_t word) { return word == ~uint64_t{0}; });
+  };
+  bool changed = false;
+  for (size_t i = slabs_.size(); i-- > 0 && mapped_bytes() > keep;) {
+    if (!whole(slabs_[i])) continue;
+    munmap(slabs_[i].memory, kSlabBytes);
+    slabs_.erase(slabs_.begin() + static_cast<ptrdiff_t>(i));
+    changed = true;
+  }
+  if (!changed) return;
+  for (std::vector<uint64_t>& bits : fitting_) bits.assign(slabs_.size() / 64 + 1, 0);
+  for (size_t i = 0; i < slabs_.size(); ++i) note_slab(i);
+}
+
 bool BufferPool::map_slab() noexcept {
   if ((slabs_.size() + 1) * kSlabBytes > limit_bytes_) return false;
   Slab slab{map_memory(), {}, {}};
@@ -159,6 +187,7 @@ uint8_t* BufferPool::acquire(size_t size_bytes) noexcept {
   }
   note_slab(which);
   in_use_bytes_ += kClassSizes[index];
+  most_in_use_bytes_ = std::max(most_in_use_bytes_, in_use_bytes_);
   return slab.memory + (word * 64 + bit) * kPageBytes;
 }
 

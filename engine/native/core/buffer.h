@@ -34,7 +34,8 @@ class AlignedBuffer final {
 // 2 MiB. A slab belongs to no size: what one size gives back, page (4 KiB) by page, each other may
 // have. The lowest fit is taken, which keeps the high slabs whole for large buffers.
 // Invariants: acquire() fails only when no slab has such a run of pages and the limit is reached;
-// a page has one user; slabs stay mapped, and only mapping one allocates.
+// a page has one user; only mapping a slab allocates. Slabs stay mapped until trim() finds more of
+// them than were needed lately.
 class BufferPool final {
  public:
   explicit BufferPool(size_t limit_bytes);
@@ -48,6 +49,15 @@ class BufferPool final {
   [[nodiscard]] uint8_t* acquire(size_t size_bytes) noexcept;
   void release(uint8_t* buffer, size_t size_bytes) noexcept;  // same size as acquired
   [[nodiscard]] size_t in_use_bytes() const noexcept { return in_use_bytes_; }
+  [[nodiscard]] size_t free_bytes() const noexcept { return limit_bytes_ - in_use_bytes_; }
+  [[nodiscard]] size_t mapped_bytes() const noexcept;
+  [[nodiscard]] static size_t size_of(size_t size_bytes) noexcept;  // what acquire() takes for it
+  // More is mapped than stays for good: trim() is to be called every few seconds.
+  [[nodiscard]] bool wants_trim() const noexcept { return mapped_bytes() > kKeptBytes; }
+  // Gives the kernel back what is free beyond the most that was in use since the last call.
+  void trim() noexcept;
+
+  static constexpr size_t kKeptBytes = 32u << 20;
 
  private:
   static constexpr size_t kClassCount = 5;
@@ -65,6 +75,7 @@ class BufferPool final {
   std::vector<uint64_t> fitting_[kClassCount];  // bit per slab that has room for such a buffer
   size_t limit_bytes_;
   size_t in_use_bytes_ = 0;
+  size_t most_in_use_bytes_ = 0;  // since the last trim()
 };
 
 }  // namespace mayastor

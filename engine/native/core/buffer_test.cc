@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 
 #include "core/sim_world.h"
@@ -143,6 +144,41 @@ TEST(BufferPoolDeathTest, RefusesWhatIsNotInUse) {
   EXPECT_DEATH(pool.release(buffer + 65536, 65536), "");
   pool.release(buffer, 65536);
   EXPECT_DEATH(pool.release(buffer, 65536), "");
+}
+
+TEST(BufferPool, TrimGivesBackWhatALullDoesNotNeed) {
+  constexpr size_t kSize = 1u << 20;
+  BufferPool pool(256u << 20);
+  std::vector<uint8_t*> taken;
+  while (uint8_t* const buffer = pool.acquire(kSize)) taken.push_back(buffer);
+  ASSERT_EQ(pool.mapped_bytes(), 256u << 20);
+  EXPECT_TRUE(pool.wants_trim());
+  pool.trim();
+  EXPECT_EQ(pool.mapped_bytes(), 256u << 20);  // all in use
+  uint8_t* const kept = taken.front();
+  std::memset(kept, 0x5A, kSize);
+  for (size_t i = 1; i < taken.size(); ++i) pool.release(taken[i], kSize);
+  pool.trim();
+  EXPECT_EQ(pool.mapped_bytes(), 256u << 20);  // was needed a moment ago
+  pool.trim();
+  EXPECT_EQ(pool.mapped_bytes(), BufferPool::kKeptBytes);
+  EXPECT_FALSE(pool.wants_trim());
+  EXPECT_EQ(kept[kSize - 1], 0x5A);
+  pool.release(kept, kSize);
+  // It grows again, and every size finds its place.
+  taken.clear();
+  for (const size_t size : {kSize, size_t{131072}, size_t{4096}}) {
+    for (int i = 0; i < 64; ++i) {
+      uint8_t* const buffer = pool.acquire(size);
+      ASSERT_NE(buffer, nullptr);
+      std::memset(buffer, 1, size);
+      taken.push_back(buffer);
+    }
+  }
+  for (size_t i = 0; i < taken.size(); ++i) {
+    pool.release(taken[i], i < 64 ? kSize : i < 128 ? 131072 : 4096);
+  }
+  EXPECT_EQ(pool.in_use_bytes(), 0u);
 }
 
 }  // namespace

@@ -15,6 +15,8 @@
 namespace mayastor {
 namespace {
 
+constexpr uint64_t kTrimEveryNs = 5'000'000'000;
+
 thread_local Reactor* current_reactor = nullptr;
 
 constexpr uint64_t kCpuTimeRefreshTurns = 4096;  // between readings while busy (a system call)
@@ -80,7 +82,9 @@ Reactor::Reactor(ReactorOptions options, std::unique_ptr<Ring> ring, std::shared
       ring_(std::move(ring)),
       clock_(std::move(clock)),
       buffers_(options.buffer_limit_bytes),
-      now_ns_(clock_->now_ns()) {
+      spare_(options.spare_limit_bytes),
+      now_ns_(clock_->now_ns()),
+      trim_timer_([this] { buffers_.trim(); }) {
   CHECK(ring_ != nullptr);
 }
 
@@ -183,8 +187,18 @@ uint64_t Reactor::sleep_limit_ns(uint64_t wanted_ns) noexcept {
   return next <= now_ns_ ? 0 : std::min(wanted_ns, next - now_ns_);
 }
 
+uint8_t* Reactor::borrow_scratch() noexcept {
+  if (scratch_lent_) return nullptr;
+  scratch_lent_ = true;
+  if (!scratch_) scratch_ = std::make_unique_for_overwrite<uint8_t[]>(kScratchBytes);
+  return scratch_.get();
+}
+
 bool Reactor::turn(uint64_t wait_ns) {
   now_ns_ = clock_->now_ns();
+  if (buffers_.wants_trim() && !trim_timer_.armed()) [[unlikely]] {
+    trim_timer_.arm_after(kTrimEveryNs);
+  }
   bool busy = run_messages();
   uint64_t wait = busy ? 0 : wait_ns;
   if (wait > 0) wait = sleep_limit_ns(wait);

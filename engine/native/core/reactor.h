@@ -16,6 +16,7 @@
 
 #include "core/buffer.h"
 #include "core/ring.h"
+#include "core/share.h"
 #include "core/task.h"
 
 namespace mayastor {
@@ -67,6 +68,7 @@ struct ReactorOptions {
   uint64_t spin_ns = 20'000;  // how long to spin without work before sleeping
   uint64_t max_sleep_ns = 1'000'000'000;
   size_t buffer_limit_bytes = 256u << 20;  // of its BufferPool; mapped as needed
+  size_t spare_limit_bytes = 128u << 20;   // of what its users hold besides, each its share
 };
 
 struct ReactorStats {  // since start; written by the reactor, read by anyone
@@ -87,7 +89,14 @@ class Reactor final {
   [[nodiscard]] Clock& clock() noexcept { return *clock_; }
   [[nodiscard]] uint64_t now_ns() const noexcept { return now_ns_; }  // as of this turn's start
   [[nodiscard]] const ReactorStats& stats() const noexcept { return stats_; }
-  [[nodiscard]] BufferPool& buffers() noexcept { return buffers_; }  // own thread
+  // Own thread.
+  [[nodiscard]] BufferPool& buffers() noexcept { return buffers_; }
+  [[nodiscard]] Budget& spare() noexcept { return spare_; }
+  [[nodiscard]] ShareBook& shares() noexcept { return shares_; }
+  // Room for what is looked at within a turn; nullptr while another has it.
+  static constexpr size_t kScratchBytes = 256 * 1024;
+  [[nodiscard]] uint8_t* borrow_scratch() noexcept;
+  void return_scratch() noexcept { scratch_lent_ = false; }
 
   // Any thread.
   void send(Message* message) noexcept;
@@ -131,12 +140,17 @@ class Reactor final {
   std::unique_ptr<Ring> ring_;
   std::shared_ptr<Clock> clock_;
   BufferPool buffers_;
+  Budget spare_;
+  ShareBook shares_;
+  std::unique_ptr<uint8_t[]> scratch_;
+  bool scratch_lent_ = false;
   uint64_t now_ns_ = 0;
   std::atomic<Message*> inbox_{nullptr};  // LIFO of senders, reversed by the reader
   std::atomic<bool> sleeping_{false};
   std::atomic<bool> stopping_{false};
   std::vector<Timer*> timers_;  // binary heap by at_ns_
   std::vector<TurnEndHook*> turn_end_hooks_;
+  Timer trim_timer_;
   ReactorStats stats_;
 };
 

@@ -112,6 +112,7 @@ bool SimSocket::readable() const noexcept {
   if (end_seen_ || connection_ == nullptr) return false;
   if (connection_->reset) return !reset_told_;
   const SimStream& stream = connection_->to[side_];
+  if (paused_) return established_ && stream.end_arrived;
   return established_ && (!stream.arrived.empty() || stream.end_arrived || again_);
 }
 
@@ -129,6 +130,12 @@ bool SimSocket::attend() {
   if (handler_ != nullptr && readable()) {
     any = true;
     if (connection_->reset) reset_told_ = true;
+    if (paused_) {
+      end_seen_ = true;
+      handler_->on_peer_left();
+      if (alive) alive_flag_ = nullptr;
+      return true;
+    }
     const bool again = handler_->on_readable();
     if (!alive) return true;
     again_ = again;

@@ -57,6 +57,7 @@ class SimSocket final : public Socket {
   [[nodiscard]] ssize_t recvv(const iovec* parts, int count) noexcept override;
   [[nodiscard]] ssize_t sendv(const iovec* parts, int count) noexcept override;
   void set_handler(SocketHandler* handler) noexcept override { handler_ = handler; }
+  void pause_reading(bool paused) noexcept override { paused_ = paused; }
   [[nodiscard]] std::string peer_address() const override;
   [[nodiscard]] std::string local_address() const override;
   [[nodiscard]] std::unique_ptr<Socket> detach() noexcept override;
@@ -76,6 +77,7 @@ class SimSocket final : public Socket {
   bool* alive_flag_ = nullptr;  // cleared by the destructor while attend() is on the stack
   bool established_ = false;
   bool end_seen_ = false;    // recv() has reported the end of the stream
+  bool paused_ = false;      // only the peer's end is of interest
   bool want_write_ = false;  // a send fell short
   bool again_ = false;       // the handler asked to be called again
   bool reset_told_ = false;  // on_readable() was called for a reset

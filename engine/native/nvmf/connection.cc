@@ -13,12 +13,14 @@ Connection::Connection(ConnectionOwner& owner, const ConnectionOptions& options)
       options_(options),
       home_(&Reactor::current()),
       reactor_(home_),
-      input_(std::make_unique_for_overwrite<uint8_t[]>(kSmallInputBytes)),
-      input_size_(kSmallInputBytes),
       timer_([this] { on_timer(); }),
       buffer_timer_([this] {
         const auto self = shared_from_this();
         if (state_ == State::kRunning) retry_waiting();
+      }),
+      watch_timer_([this] {
+        const auto self = shared_from_this();
+        on_watch();
       }) {}
 
 Connection::~Connection() {
@@ -82,26 +84,16 @@ void Connection::accept_queue(Queue queue) {
   qid_ = queue.qid;
   entries_ = queue.entries;
   flow_control_ = queue.flow_control;
-  request_count_ = entries_;
-  requests_ = std::make_unique<Request[]>(request_count_);
-  for (uint32_t i = request_count_; i-- > 0;) {
-    Request& request = requests_[i];
-    request.connection = this;
-    request.index = static_cast<uint16_t>(i);
-    request.io.owner = &request;
-    request.out.context = &request;
-    request.next = free_;
-    free_ = &request;
-  }
-  cids_.assign(65536 / 64, 0);
-  if (qid_ != 0) {
-    auto larger = std::make_unique_for_overwrite<uint8_t[]>(kLargeInputBytes);
-    std::memcpy(larger.get(), input_.get() + begin_, end_ - begin_);
-    end_ -= begin_;
-    begin_ = 0;
-    input_ = std::move(larger);
-    input_size_ = kLargeInputBytes;
-  }
+  const auto share = [&](const std::string& what) {
+    ShareBook& book = reactor_->shares();
+    auto host = book.find_or_make(what + " " + queue.host);
+    auto controller = book.find_or_make(what + " " + queue.host + " " + queue.controller, host);
+    return std::make_shared<Share>(std::move(controller));
+  };
+  buffer_share_ = share("buffers");
+  spare_share_ = share("spare");
+  reactor_->spare().take_anyway(*spare_share_, rest_size_);
+  spare_taken_ = rest_size_;
   state_ = State::kRunning;
   Cqe cqe{};
   cqe.dw0 = queue.controller_id;
@@ -144,21 +136,59 @@ void Connection::reject_connect(IoStatus status, uint32_t dw0) {
 // ------------------------------------------------------------------------------------
 
 Request* Connection::take_request() noexcept {
+  if (free_ == nullptr && !make_requests()) return nullptr;
   Request* const request = free_;
-  if (request != nullptr) {
-    free_ = request->next;
-    request->next = nullptr;
-  }
+  free_ = request->next;
+  request->next = nullptr;
   return request;
 }
 
-void Connection::release_request(Request& request) noexcept {
-  if (request.buffer != nullptr) {
-    release_buffer(request.buffer, request.buffer_bytes, request.heap_buffer);
-    request.buffer = nullptr;
+bool Connection::make_requests() noexcept {
+  const uint32_t count = std::min(kRequestsAtOnce, entries_ - request_count_);
+  const size_t bytes = kRequestsAtOnce * sizeof(Request);
+  if (count == 0) return false;
+  if (request_count_ == 0) {
+    reactor_->spare().take_anyway(*spare_share_, bytes);
+    spare_taken_ += bytes;
+  } else if (!take_spare(bytes)) {
+    return false;
   }
+  requests_.push_back(std::make_unique<Request[]>(kRequestsAtOnce));
+  for (uint32_t i = count; i-- > 0;) {
+    Request& request = requests_.back()[i];
+    request.connection = this;
+    request.index = static_cast<uint16_t>(request_count_ + i);
+    request.io.owner = &request;
+    request.out.context = &request;
+    request.next = free_;
+    free_ = &request;
+  }
+  request_count_ += count;
+  return true;
+}
+
+uint64_t& Connection::cid_word(uint16_t cid) noexcept {
+  std::unique_ptr<uint64_t[]>& page = cids_[cid / kCidsPerPage];
+  if (!page) [[unlikely]]
+    page = std::make_unique<uint64_t[]>(kCidsPerPage / 64);
+  return page[cid % kCidsPerPage / 64];
+}
+
+bool Connection::take_spare(size_t bytes) noexcept {
+  if (!reactor_->spare().take(*spare_share_, bytes)) return false;
+  spare_taken_ += bytes;
+  return true;
+}
+
+void Connection::give_back_spare(size_t bytes) noexcept {
+  reactor_->spare().give_back(*spare_share_, bytes);
+  spare_taken_ -= bytes;
+}
+
+void Connection::release_request(Request& request) noexcept {
+  if (request.buffer != nullptr) drop_buffer(request);
   if (request.owns_cid) {
-    cids_[request.sqe.cid / 64] &= ~(uint64_t{1} << (request.sqe.cid % 64));
+    cid_word(request.sqe.cid) &= ~(uint64_t{1} << (request.sqe.cid % 64));
     request.owns_cid = false;
   }
   request.state = RequestState::kFree;
@@ -187,14 +217,34 @@ void Connection::release_buffer(uint8_t* buffer, uint32_t bytes, bool heap) noex
 }
 
 bool Connection::give_buffer(Request& request, bool must) noexcept {
-  bool heap = false;
-  uint8_t* const buffer = acquire_buffer(request.length, must, &heap);
-  if (buffer == nullptr) return false;
+  BufferPool& pool = reactor_->buffers();
+  const size_t size = BufferPool::size_of(request.length);
+  uint8_t* buffer = nullptr;
+  if (buffer_share_->may_take(size, pool.free_bytes())) buffer = pool.acquire(request.length);
+  const bool heap = buffer == nullptr;
+  if (!heap) {
+    buffer_share_->take(size);
+  } else {
+    if (!must || !take_spare(size)) return false;
+    buffer = static_cast<uint8_t*>(std::aligned_alloc(kBufferAlignment, size));
+    CHECK(buffer != nullptr);
+  }
   request.buffer = buffer;
   request.buffer_bytes = request.length;
   request.heap_buffer = heap;
   request.data = {buffer, request.length};
   return true;
+}
+
+void Connection::drop_buffer(Request& request) noexcept {
+  const size_t size = BufferPool::size_of(request.buffer_bytes);
+  release_buffer(request.buffer, request.buffer_bytes, request.heap_buffer);
+  request.buffer = nullptr;
+  if (request.heap_buffer) {
+    give_back_spare(size);
+  } else {
+    buffer_share_->give_back(size);
+  }
 }
 
 void Connection::execute(Request& request) noexcept {
@@ -206,7 +256,7 @@ void Connection::execute(Request& request) noexcept {
 bool Connection::abort(uint16_t cid) noexcept {
   if (state_ != State::kRunning) return false;
   for (uint32_t i = 0; i < request_count_; ++i) {
-    Request& request = requests_[i];
+    Request& request = request_at(i);
     if (!request.owns_cid || request.sqe.cid != cid) continue;
     if (request.state == RequestState::kExecuting) return handler_->abort(request);
     if (request.state != RequestState::kWaitingBuffer) return false;
@@ -240,6 +290,7 @@ void Connection::close(const char* why) noexcept {
   state_ = State::kClosed;
   timer_.disarm();
   socket_.reset();
+  begin_ = end_ = 0;
   if (!released) release_all();
   maybe_finish_close();
 }
@@ -248,6 +299,7 @@ void Connection::close(const char* why) noexcept {
 void Connection::release_all() noexcept {
   CHECK(closing());
   buffer_timer_.disarm();
+  watch_timer_.disarm();
   sink_ = nullptr;
   sink_remaining_ = 0;
   out_ = nullptr;
@@ -255,7 +307,7 @@ void Connection::release_all() noexcept {
   waiting_ = nullptr;
   waiting_end_ = &waiting_;
   for (uint32_t i = 0; i < request_count_; ++i) {
-    Request& request = requests_[i];
+    Request& request = request_at(i);
     if (request.state != RequestState::kFree && request.state != RequestState::kExecuting) {
       release_request(request);
     }
@@ -269,8 +321,14 @@ void Connection::maybe_finish_close() noexcept {
   // Next turn: nothing of this connection is on the stack then.
   reactor_->post([self = shared_from_this()] {
     self->handler_.reset();
-    self->requests_.reset();
-    self->input_.reset();
+    self->requests_.clear();
+    self->request_count_ = 0;
+    self->free_ = nullptr;
+    self->input_ = nullptr;
+    self->rest_.reset();
+    if (self->spare_share_) self->give_back_spare(self->spare_taken_);
+    self->buffer_share_.reset();
+    self->spare_share_.reset();
     self->home_->post([self] { self->owner_.on_closed(self); });
   });
 }

@@ -6,7 +6,11 @@
 // one until on_closed(), messages hold their own.
 // Invariants: a command answers exactly once, unless the connection closed; a handler is told of
 // every command at most once; on_closed() comes when no command is executing any more, so a channel
-// held by the handler is idle then. Nothing is allocated per command.
+// held by the handler is idle then. Nothing is allocated per command once warm.
+// Limits: buffers and spare memory come out of the host's, its controller's and the connection's
+// shares (core/share.h), so that what a host leaves lying takes nothing from others; a transfer
+// that does not move ends the connection (connection_watch.cc). What a queue needs is allocated as
+// it is used.
 #pragma once
 #include <memory>
 #include <string>
@@ -15,6 +19,7 @@
 #include "bdev/bdev.h"
 #include "core/buffer.h"
 #include "core/reactor.h"
+#include "core/share.h"
 #include "nvmf/pdu.h"
 #include "nvmf/spec.h"
 
@@ -59,6 +64,7 @@ struct Request {
   uint32_t length = 0;  // bytes to transfer
   uint32_t received = 0;
   uint32_t scratch = 0;  // for the handler
+  uint16_t watched = 0;  // times that the watch found it waiting for the host's data
   uint16_t index = 0;
   RequestState state = RequestState::kFree;
   Transfer transfer = Transfer::kNone;
@@ -106,6 +112,8 @@ struct ConnectionOptions {
   uint32_t max_h2c_bytes = 131072;
   bool c2h_success = true;
   uint64_t ic_timeout_ms = 10'000;
+  uint64_t still_timeout_ms = 15'000;     // of a transfer of which nothing moves
+  uint64_t transfer_timeout_ms = 60'000;  // of one that moves, to its end
 };
 
 class Connection final : public std::enable_shared_from_this<Connection>,
@@ -132,6 +140,7 @@ class Connection final : public std::enable_shared_from_this<Connection>,
     uint32_t entries = 0;
     bool flow_control = true;
     uint16_t controller_id = 0;
+    std::string host, controller;  // whose shares it uses
   };
   void accept_queue(Queue queue);
   // The host may try again on this connection (admin) or closes it. dw0: which parameter.
@@ -152,13 +161,16 @@ class Connection final : public std::enable_shared_from_this<Connection>,
 
   [[nodiscard]] Reactor& reactor() const noexcept { return *reactor_; }
   [[nodiscard]] bool running() const noexcept { return state_ == State::kRunning; }
+  [[nodiscard]] bool connecting() const noexcept { return state_ == State::kConnecting; }
   [[nodiscard]] bool closing() const noexcept { return state_ >= State::kTerminating; }
   [[nodiscard]] uint16_t qid() const noexcept { return qid_; }
   [[nodiscard]] const std::string& peer() const noexcept { return peer_; }    // "ip:port"
   [[nodiscard]] const std::string& local() const noexcept { return local_; }  // "ip:port"
   [[nodiscard]] CommandHandler* handler() const noexcept { return handler_.get(); }
   [[nodiscard]] uint32_t request_count() const noexcept { return request_count_; }
-  [[nodiscard]] Request& request_at(uint32_t index) noexcept { return requests_[index]; }
+  [[nodiscard]] Request& request_at(uint32_t index) noexcept {
+    return requests_[index / kRequestsAtOnce][index % kRequestsAtOnce];
+  }
 
  private:
   enum class State : uint8_t {
@@ -169,11 +181,13 @@ class Connection final : public std::enable_shared_from_this<Connection>,
     kTerminating,  // TermReq sent; input is dropped until the host closes
     kClosed,
   };
-  static constexpr size_t kSmallInputBytes = 32 * 1024;
-  static constexpr size_t kLargeInputBytes = 256 * 1024;
+  static constexpr size_t kKeptInputBytes = 8 * 1024;    // while nothing is in it
+  static constexpr size_t kEarlyInputBytes = 32 * 1024;  // before the queue is accepted
+  static constexpr uint32_t kRequestsAtOnce = 8;
+  static constexpr uint32_t kCidsPerPage = 1024;
   static constexpr uint32_t kMaxSendParts = 256;
   static constexpr uint64_t kTerminateTimeoutNs = 1'000'000'000;
-  static constexpr uint64_t kBufferRetryNs = 1'000'000;
+  static constexpr uint64_t kBufferRetryNs = 1'000'000, kBufferRetryMaxNs = 64'000'000;
 
   // SocketHandler, TurnEndHook.
   void on_connected(int32_t result) override;
@@ -184,6 +198,7 @@ class Connection final : public std::enable_shared_from_this<Connection>,
 
   // Input (connection_input.cc).
   bool receive();  // false: no more for now
+  void keep_rest() noexcept;
   void drain_input() noexcept;
   void process_input() noexcept;
   bool process_pdu() noexcept;  // false: needs more bytes, or stopped
@@ -200,6 +215,11 @@ class Connection final : public std::enable_shared_from_this<Connection>,
 
   // Requests.
   Request* take_request() noexcept;
+  bool make_requests() noexcept;
+  [[nodiscard]] uint64_t& cid_word(uint16_t cid) noexcept;
+  void drop_buffer(Request& request) noexcept;
+  bool take_spare(size_t bytes) noexcept;
+  void give_back_spare(size_t bytes) noexcept;
   void release_request(Request& request) noexcept;
   bool give_buffer(Request& request, bool must) noexcept;
   void retry_waiting() noexcept;
@@ -216,6 +236,14 @@ class Connection final : public std::enable_shared_from_this<Connection>,
   void release_all() noexcept;
   void maybe_finish_close() noexcept;
   void on_timer() noexcept;
+
+  // What does not move (connection_watch.cc).
+  void watch() noexcept {
+    if (!watch_timer_.armed()) [[unlikely]]
+      watch_timer_.arm_after(options_.still_timeout_ms * 1'000'000 / kWatchesToStill);
+  }
+  void on_watch() noexcept;
+  static constexpr uint32_t kWatchesToStill = 6;
 
   ConnectionOwner& owner_;
   const ConnectionOptions options_;
@@ -236,8 +264,12 @@ class Connection final : public std::enable_shared_from_this<Connection>,
   uint32_t entries_ = 0;
 
   PduFormat in_format_, out_format_;
-  std::unique_ptr<uint8_t[]> input_;
-  size_t input_size_ = 0, begin_ = 0, end_ = 0;
+  // Bytes that arrived and are not used up yet: [begin_, end_) of input_, which is the reactor's
+  // scratch while it is being filled and looked at, else rest_.
+  uint8_t* input_ = nullptr;
+  size_t begin_ = 0, end_ = 0;
+  std::unique_ptr<uint8_t[]> rest_;
+  size_t rest_size_ = 0;
   // Payload of the H2CData PDU being received; its digest follows.
   Request* sink_ = nullptr;
   uint32_t sink_remaining_ = 0;
@@ -245,13 +277,15 @@ class Connection final : public std::enable_shared_from_this<Connection>,
   bool sink_digest_ = false;
   bool sink_last_ = false;
 
-  std::unique_ptr<Request[]> requests_;
-  uint32_t request_count_ = 0;
+  std::vector<std::unique_ptr<Request[]>> requests_;  // kRequestsAtOnce each
+  uint32_t request_count_ = 0;                        // made so far; at most entries_
   Request* free_ = nullptr;
   Request* waiting_ = nullptr;  // for a buffer, first come first served
   Request** waiting_end_ = &waiting_;
   uint32_t executing_ = 0;
-  std::vector<uint64_t> cids_;  // bit per command id in use
+  std::unique_ptr<uint64_t[]> cids_[65536 / kCidsPerPage];  // bit per command id in use
+  std::shared_ptr<Share> buffer_share_, spare_share_;       // of reactor_; once accepted
+  size_t spare_taken_ = 0;
 
   OutPdu* out_ = nullptr;
   OutPdu** out_end_ = &out_;
@@ -264,6 +298,14 @@ class Connection final : public std::enable_shared_from_this<Connection>,
   std::string peer_, local_;
   Timer timer_;         // Connect timeout; after a TermReq: time to close
   Timer buffer_timer_;  // retry for buffers another connection gave back
+  uint64_t buffer_retry_ns_ = kBufferRetryNs;
+
+  Timer watch_timer_;
+  uint64_t bytes_in_ = 0, pdus_in_ = 0, bytes_out_ = 0, pdus_out_ = 0;
+  struct Seen {
+    uint64_t bytes = 0, pdus = 0;
+    uint32_t still = 0, slow = 0;  // watches in a row that found no byte, no whole PDU moved
+  } seen_in_, seen_out_;
 };
 
 }  // namespace mayastor::nvmf::target

@@ -1,5 +1,6 @@
 // The receiving half of a connection: bytes -> PDUs -> commands and data.
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 
@@ -7,6 +8,32 @@
 #include "util/check.h"
 
 namespace mayastor::nvmf::target {
+namespace {
+
+// Where bytes arrive: the reactor's scratch or, in the rare case that it is lent already, memory of
+// its own.
+class InputLoan final {
+ public:
+  explicit InputLoan(Reactor& reactor)
+      : reactor_(reactor),
+        scratch_(reactor.borrow_scratch()),
+        own_(scratch_ == nullptr ? size() : 0) {}
+  ~InputLoan() {
+    if (scratch_ != nullptr) reactor_.return_scratch();
+  }
+  InputLoan(const InputLoan&) = delete;
+  InputLoan& operator=(const InputLoan&) = delete;
+  [[nodiscard]] uint8_t* data() noexcept { return scratch_ != nullptr ? scratch_ : own_.data(); }
+  [[nodiscard]] static constexpr size_t size() noexcept { return Reactor::kScratchBytes; }
+
+ private:
+  Reactor& reactor_;
+  uint8_t* const scratch_;
+  std::vector<uint8_t> own_;
+};
+
+}  // namespace
+
 bool Connection::on_readable() {
   const auto self = shared_from_this();  // handlers below may close and drop this
   return receive();
@@ -33,39 +60,76 @@ bool Connection::receive() {
         true);  // until drain_input(); a host that leaves is noticed all the same
     return false;
   }
+  InputLoan loan(*reactor_);
   if (state_ == State::kTerminating) {
-    const ssize_t dropped = socket_->recv(input_.get(), input_size_);
+    const ssize_t dropped = socket_->recv(loan.data(), loan.size());
     if (dropped == -EAGAIN) return false;
     if (dropped <= 0) close(close_reason_);
     return dropped > 0;
   }
-  CHECK(end_ < input_size_);
   ssize_t got = 0;
-  const size_t space = input_size_ - end_;
-  if (sink_remaining_ >
-      0) {  // end_ == begin_: the input holds nothing but what follows the payload
-    CHECK(begin_ == end_);
-    begin_ = end_ = 0;
+  size_t direct = 0;
+  const size_t kept = end_ - begin_;
+  CHECK(kept < loan.size());
+  if (sink_remaining_ > 0) {  // the input holds nothing but what follows the payload
+    CHECK(kept == 0);
     const iovec parts[2] = {{sink_->buffer + sink_->received, sink_remaining_},
-                            {input_.get(), input_size_}};
+                            {loan.data(), loan.size()}};
     got = socket_->recvv(parts, 2);
-    if (got > 0) {
-      const size_t direct = std::min<size_t>(static_cast<size_t>(got), sink_remaining_);
-      sink_->received += static_cast<uint32_t>(direct);
-      sink_remaining_ -= static_cast<uint32_t>(direct);
-      end_ = static_cast<size_t>(got) - direct;
-    }
+    if (got > 0) direct = std::min<size_t>(static_cast<size_t>(got), sink_remaining_);
   } else {
-    got = socket_->recv(input_.get() + end_, space);
-    if (got > 0) end_ += static_cast<size_t>(got);
+    got = socket_->recv(loan.data() + kept, loan.size() - kept);
   }
   if (got == -EAGAIN) return false;
   if (got <= 0) {
     close(got == 0 ? "the host closed the connection" : "the connection was lost");
     return false;
   }
+  if (direct > 0) {
+    sink_->received += static_cast<uint32_t>(direct);
+    sink_remaining_ -= static_cast<uint32_t>(direct);
+  }
+  if (kept > 0) std::memcpy(loan.data(), input_ + begin_, kept);
+  bytes_in_ += static_cast<size_t>(got);
+  input_ = loan.data();
+  begin_ = 0;
+  end_ = kept + static_cast<size_t>(got) - direct;
   process_input();
+  keep_rest();
   return socket_ != nullptr && !input_blocked_ && state_ != State::kConnecting;
+}
+
+// Part of a PDU, or what a blocked connection has read too much: out of the scratch. A host that
+// has its share of such memory lying about already is one that others are to be protected from.
+void Connection::keep_rest() noexcept {
+  const size_t left = end_ - begin_;
+  const uint8_t* const from = input_ + begin_;
+  input_ = rest_.get();
+  begin_ = end_ = 0;
+  if (left == 0) {
+    if (rest_size_ <= kKeptInputBytes) return;
+    if (spare_share_) give_back_spare(rest_size_);
+    rest_.reset();
+    input_ = nullptr;
+    rest_size_ = 0;
+    return;
+  }
+  if (!spare_share_ && left > kEarlyInputBytes) {
+    return close("the host sent more than a Connect before that was answered");
+  }
+  if (left > rest_size_) {
+    const size_t size = std::bit_ceil(left);
+    if (spare_share_ && !take_spare(size - rest_size_)) {
+      return close("the host has its share of memory in parts of PDUs");
+    }
+    rest_ = std::make_unique_for_overwrite<uint8_t[]>(size);
+    rest_size_ = size;
+  }
+  std::memcpy(rest_.get(), from, left);
+  input_ = rest_.get();
+  end_ = left;
+  if (state_ == State::kRunning)
+    watch();  // before, it may still move, and has a deadline of its own
 }
 
 void Connection::process_input() noexcept {
@@ -79,19 +143,12 @@ void Connection::process_input() noexcept {
     }
   }
   processing_ = false;
-  if (begin_ == end_) {
-    begin_ = end_ = 0;
-  } else if (begin_ > 0 && !input_blocked_) {
-    std::memmove(input_.get(), input_.get() + begin_, end_ - begin_);
-    end_ -= begin_;
-    begin_ = 0;
-  }
 }
 
 bool Connection::process_pdu() noexcept {
   const size_t available = end_ - begin_;
   if (available < sizeof(PduHeader)) return false;
-  const uint8_t* const pdu = input_.get() + begin_;
+  const uint8_t* const pdu = input_ + begin_;
   PduHeader header;
   std::memcpy(&header, pdu, sizeof(header));
   // Data is bounded by what was offered; header, digests and padding come on top.
@@ -126,6 +183,7 @@ bool Connection::process_pdu() noexcept {
     fail_connection({kPduErrorSequence, 0}, pdu, layout.header_length);
     return false;
   }
+  ++pdus_in_;
   switch (header.type) {
     case kPduIcReq:
       begin_ += need;
@@ -203,7 +261,8 @@ void Connection::on_connect_capsule(const uint8_t* pdu, const PduLayout& layout)
 
 bool Connection::on_command_capsule(const uint8_t* pdu, const PduLayout& layout) noexcept {
   Request* const request = take_request();
-  if (request == nullptr) {  // more commands than the queue has entries: stop reading for now
+  // More commands than the queue has entries, or than the host may have: stop reading for now.
+  if (request == nullptr) {
     input_blocked_ = true;
     return false;
   }
@@ -214,7 +273,7 @@ bool Connection::on_command_capsule(const uint8_t* pdu, const PduLayout& layout)
   request->data_digest_failed = false;
   request->state = RequestState::kExecuting;
   ++executing_;
-  uint64_t& word = cids_[request->sqe.cid / 64];
+  uint64_t& word = cid_word(request->sqe.cid);
   const uint64_t bit = uint64_t{1} << (request->sqe.cid % 64);
   request->owns_cid = (word & bit) == 0;
   if (!request->owns_cid) {
@@ -277,14 +336,20 @@ void Connection::start_request(Request& request, const uint8_t* in_capsule) noex
     handler_->execute(request);
     return;
   }
-  // In-capsule data must leave the input buffer now; its heap use is bounded by the queue's depth.
+  // In-capsule data must leave the input buffer now.
   if (!give_buffer(request, in_capsule != nullptr)) {
+    if (in_capsule != nullptr) {  // far beyond the host's share: it is to come again later
+      handler_->on_transfer_failed(request);
+      request.transfer = Transfer::kNone;
+      complete(request, status::kInterrupted);
+      return;
+    }
     request.state = RequestState::kWaitingBuffer;
     --executing_;
     request.next = nullptr;
     *waiting_end_ = &request;
     waiting_end_ = &request.next;
-    if (!buffer_timer_.armed()) buffer_timer_.arm_after(kBufferRetryNs);
+    if (!buffer_timer_.armed()) buffer_timer_.arm_after(buffer_retry_ns_);
     return;
   }
   if (request.transfer == Transfer::kToHost) {
@@ -302,7 +367,12 @@ void Connection::start_request(Request& request, const uint8_t* in_capsule) noex
 void Connection::retry_waiting() noexcept {
   while (waiting_ != nullptr) {
     Request& request = *waiting_;
-    if (!give_buffer(request, false)) break;
+    if (!give_buffer(request, false)) {
+      // Ever less often: what this connection gives back itself wakes it at once.
+      buffer_retry_ns_ = std::min(buffer_retry_ns_ * 2, kBufferRetryMaxNs);
+      break;
+    }
+    buffer_retry_ns_ = kBufferRetryNs;
     waiting_ = request.next;
     if (waiting_ == nullptr) waiting_end_ = &waiting_;
     if (request.transfer == Transfer::kToHost) {
@@ -312,7 +382,7 @@ void Connection::retry_waiting() noexcept {
     }
     if (state_ != State::kRunning) return;
   }
-  if (waiting_ != nullptr && !buffer_timer_.armed()) buffer_timer_.arm_after(kBufferRetryNs);
+  if (waiting_ != nullptr && !buffer_timer_.armed()) buffer_timer_.arm_after(buffer_retry_ns_);
 }
 
 void Connection::on_h2c_data(const uint8_t* pdu, const PduLayout& layout) noexcept {
@@ -324,7 +394,7 @@ void Connection::on_h2c_data(const uint8_t* pdu, const PduLayout& layout) noexce
   if (data.transfer_tag == 0 || data.transfer_tag > request_count_) {
     return fail(kPduErrorInvalidHeader, offsetof(DataPdu, transfer_tag));
   }
-  Request& request = requests_[data.transfer_tag - 1U];
+  Request& request = request_at(data.transfer_tag - 1U);
   if (request.state != RequestState::kReceiving || request.r2t_pending) {
     return fail(kPduErrorInvalidHeader, offsetof(DataPdu, transfer_tag));
   }
@@ -347,7 +417,7 @@ bool Connection::process_payload() noexcept {
   if (sink_remaining_ > 0) {
     const size_t copied = std::min<size_t>(end_ - begin_, sink_remaining_);
     if (copied > 0) {
-      std::memcpy(sink_->buffer + sink_->received, input_.get() + begin_, copied);
+      std::memcpy(sink_->buffer + sink_->received, input_ + begin_, copied);
       begin_ += copied;
       sink_->received += static_cast<uint32_t>(copied);
       sink_remaining_ -= static_cast<uint32_t>(copied);
@@ -357,7 +427,7 @@ bool Connection::process_payload() noexcept {
   if (sink_digest_) {
     if (end_ - begin_ < kDigestSize) return false;
     uint32_t digest = 0;
-    std::memcpy(&digest, input_.get() + begin_, sizeof(digest));
+    std::memcpy(&digest, input_ + begin_, sizeof(digest));
     begin_ += kDigestSize;
     const iovec part{sink_->buffer + sink_->received - sink_length_, sink_length_};
     if (digest != data_digest(&part, 1)) sink_->data_digest_failed = true;
@@ -393,6 +463,8 @@ void Connection::fail_connection(const PduFault& fault, const void* offending,
   if (control_busy_ || !socket_) return close(close_reason_);
   // Closing with unread input would reset the stream and lose the TermReq: let the host close.
   state_ = State::kTerminating;
+  input_blocked_ = false;
+  socket_->pause_reading(false);
   begin_ = end_ = 0;
   release_all();
   timer_.arm_after(kTerminateTimeoutNs);

@@ -69,8 +69,7 @@ void Connection::complete(Request& request, IoStatus status, uint32_t dw0, uint3
       out.parts[out.count++] = {&request.digest, kDigestSize};
     }
   } else if (request.buffer != nullptr) {
-    release_buffer(request.buffer, request.buffer_bytes, request.heap_buffer);
-    request.buffer = nullptr;
+    drop_buffer(request);
     if (waiting_ != nullptr && !buffer_timer_.armed()) buffer_timer_.arm_after(0);
   }
   if (!success_implied) {
@@ -93,6 +92,8 @@ void Connection::complete(Request& request, IoStatus status, uint32_t dw0, uint3
 void Connection::send_r2t(Request& request) noexcept {
   request.state = RequestState::kReceiving;
   request.r2t_pending = true;
+  request.watched = 0;
+  watch();
   R2tPdu pdu{};
   pdu.cid = request.sqe.cid;
   pdu.transfer_tag = static_cast<uint16_t>(request.index + 1U);
@@ -157,6 +158,7 @@ void Connection::flush() noexcept {
     if (result < 0 && result != -EAGAIN) return close("the connection was lost");
     size_t sent = result < 0 ? 0 : static_cast<size_t>(result);
     const bool partial = sent < bytes;
+    bytes_out_ += sent;
     while (sent > 0) {
       OutPdu& pdu = *out_;
       iovec& part = pdu.parts[pdu.first];
@@ -168,10 +170,12 @@ void Connection::flush() noexcept {
       if (++pdu.first < pdu.count) continue;
       out_ = pdu.next;
       if (out_ == nullptr) out_end_ = &out_;
+      ++pdus_out_;
       pdu.sent(&pdu);
     }
     if (partial) {
       send_blocked_ = true;
+      watch();
       break;
     }
   }

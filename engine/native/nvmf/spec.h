@@ -65,6 +65,8 @@ inline constexpr IoStatus kInvalidSglType{0, 0x11, 22, true};
 inline constexpr IoStatus kInvalidSglOffset{0, 0x16, 22, true};
 inline constexpr IoStatus kHostIdInconsistent{0, 0x18, 22, true};
 inline constexpr IoStatus kKeepAliveInvalid{0, 0x1A, 22, true};
+// The host comes again later.
+inline constexpr IoStatus kInterrupted{0, 0x21, 4, false};
 inline constexpr IoStatus kInvalidLogPage{1, 0x09, 22, true};
 inline constexpr IoStatus kFeatureNotSaveable{1, 0x0D, 22, true};
 inline constexpr IoStatus kFeatureNotChangeable{1, 0x0E, 22, true};

@@ -1,10 +1,14 @@
 #include "nvmf/target.h"
 
+#include <malloc.h>
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstring>
 #include <map>
 #include <set>
+#include <thread>
 
 #include "nvmf/connection.h"
 #include "nvmf/controller.h"
@@ -22,6 +26,10 @@ using target::Subsystem;
 namespace {
 
 constexpr size_t kSerialMaxLength = 20, kModelMaxLength = 40;
+constexpr uint64_t kRefusalLogNs = 10'000'000'000;
+// So many connections have to end for the allocator to be asked for what it keeps, a little later.
+constexpr uint32_t kClosedToTrim = 256;
+constexpr uint64_t kTrimAfterNs = 2'000'000'000;
 constexpr uint32_t kInData = 1U << 16;  // iattr: the offset is in the data of Connect
 
 constexpr uint32_t bad_sqe(size_t offset) noexcept {
@@ -39,6 +47,15 @@ std::string nqn_of(const char (&field)[kNqnFieldSize]) {
 
 bool printable(const std::string& text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return c >= 0x20 && c < 0x7F; });
+}
+
+// Whose part of the reactors' memory a queue uses. Those who only discover have one part together.
+void share_of(Controller& controller, Connection::Queue* queue) {
+  Subsystem& subsystem = controller.subsystem();
+  queue->host = subsystem.discovery() ? kDiscoveryNqn : controller.host_nqn();
+  queue->controller = subsystem.discovery()
+                          ? controller.host_nqn()
+                          : subsystem.options().nqn + " " + std::to_string(controller.id());
 }
 
 Result<void> check_options(const SubsystemOptions& options) {
@@ -99,11 +116,16 @@ class Target::Impl final : public AcceptHandler,
                            public target::ControllerEnvironment {
  public:
   Impl(Reactors& reactors, TargetOptions options)
-      : reactors_(reactors), options_(std::move(options)) {
+      : reactors_(reactors),
+        options_(std::move(options)),
+        places_(places_for(options_)),
+        trim_timer_([this] { give_back_memory(); }) {
     SubsystemOptions discovery;
     discovery.nqn = kDiscoveryNqn;
     discovery.serial = "0";
     discovery.model = "Mayastor discovery";
+    discovery.cntlid_max =
+        static_cast<uint16_t>(std::min<uint32_t>(options_.max_discovery_controllers, 0xFFEF));
     discovery_ = std::make_shared<Subsystem>(reactors_, std::move(discovery));
   }
   ~Impl() override { CHECK(connections_.empty() && subsystems_.empty()); }
@@ -133,6 +155,8 @@ class Target::Impl final : public AcceptHandler,
  private:
   struct Owner {
     std::shared_ptr<Controller> controller;
+    std::shared_ptr<Share> place;  // its host's share of the connections; with a controller
+    uint64_t turn = 0;             // of its acceptance
   };
 
   void on_accept(std::unique_ptr<Socket> socket) override;
@@ -148,7 +172,14 @@ class Target::Impl final : public AcceptHandler,
   void connect_io(const std::shared_ptr<Connection>& connection, Subsystem& subsystem,
                   const ConnectSqe& sqe, const ConnectData& data);
   Task<void> open_io_queue(std::shared_ptr<Connection> connection, Subsystem* subsystem,
-                           ConnectSqe sqe, target::HostId host);
+                           ConnectSqe sqe, target::HostId host, std::string share_host,
+                           std::string share_controller);
+  [[nodiscard]] bool may_join(const Subsystem& subsystem, const std::string& host_nqn) const;
+  [[nodiscard]] bool take_place(Connection& connection, const std::string& host_nqn);
+  void end_earliest();
+  void give_back_memory();
+  [[nodiscard]] static size_t places_for(const TargetOptions& options) noexcept;
+  void log_refusal(const std::string& line);
   void discovery_changed();
   void log(const std::string& line) const {
     if (options_.log) options_.log(line);
@@ -161,6 +192,14 @@ class Target::Impl final : public AcceptHandler,
   std::map<std::string, std::shared_ptr<Subsystem>> subsystems_;
   std::map<Connection*, Owner> connections_;
   std::map<Connection*, std::shared_ptr<Connection>> alive_;
+  std::map<uint64_t, Connection*> early_;  // without a controller, by turn
+  Budget places_;                          // of connections with a controller
+  ShareBook hosts_;
+  uint64_t accept_turns_ = 0;
+  uint32_t controllers_ = 0;  // of all subsystems
+  uint64_t refusals_ = 0, refusal_told_ns_ = 0;
+  uint32_t closed_since_trim_ = 0;
+  Timer trim_timer_;
   Latch live_connections_;
   uint64_t generation_ = 1;
   size_t next_reactor_ = 0;
@@ -243,14 +282,77 @@ void Target::Impl::discovery_changed() {
 // ---- Connections
 // ---------------------------------------------------------------------------------
 
+// Some are kept for disks, for this engine's own replicas' connections and for its callers.
+size_t Target::Impl::places_for(const TargetOptions& options) noexcept {
+  rlimit descriptors{};
+  if (getrlimit(RLIMIT_NOFILE, &descriptors) != 0) return options.max_connections;
+  return static_cast<size_t>(
+      std::min<rlim_t>(options.max_connections, descriptors.rlim_cur / 4 * 3));
+}
+
+// One line every few seconds for as long as it goes on.
+void Target::Impl::log_refusal(const std::string& line) {
+  ++refusals_;
+  const uint64_t now = Reactor::current().now_ns();
+  if (refusal_told_ns_ != 0 && now - refusal_told_ns_ < kRefusalLogNs) return;
+  log(line + " (" + std::to_string(refusals_) + " refusals since the last such line)");
+  refusals_ = 0;
+  refusal_told_ns_ = now;
+}
+
+// Hosts say who they are within milliseconds: the oldest that has not is the least likely to.
+void Target::Impl::end_earliest() {
+  for (auto it = early_.begin(); it != early_.end(); ++it) {
+    if (it->second->connecting()) continue;
+    it->second->post_close("too many connections without a Connect");
+    early_.erase(it);
+    return;
+  }
+}
+
+bool Target::Impl::may_join(const Subsystem& subsystem, const std::string& host_nqn) const {
+  const auto& controllers = subsystem.controllers();
+  if (!subsystem.discovery() && controllers_ >= options_.max_controllers) return false;
+  const auto has = std::count_if(controllers.begin(), controllers.end(), [&](const auto& entry) {
+    return entry.second->host_nqn() == host_nqn;
+  });
+  return static_cast<size_t>(has) < options_.max_controllers_per_host;
+}
+
+bool Target::Impl::take_place(Connection& connection, const std::string& host_nqn) {
+  Owner& owner = connections_.at(&connection);
+  if (owner.place) return true;
+  auto place = hosts_.find_or_make(host_nqn);
+  if (!places_.take(*place, 1)) return false;
+  owner.place = std::move(place);
+  early_.erase(owner.turn);
+  return true;
+}
+
+// After a flood: the allocator keeps what was freed, and knows not that it was the most for long.
+// On a thread of its own: it takes a while.
+void Target::Impl::give_back_memory() {
+  closed_since_trim_ = 0;
+  std::thread([] { malloc_trim(0); }).detach();
+}
+
 void Target::Impl::on_accept(std::unique_ptr<Socket> socket) {
+  if (connections_.size() >= places_for(options_)) {
+    return log_refusal("connection from " + socket->peer_address() +
+                       " dropped: there are as many as may be");
+  }
   target::ConnectionOptions options;
   options.in_capsule_bytes = options_.in_capsule_bytes;
   options.max_h2c_bytes = options_.max_io_bytes;
   options.c2h_success = options_.c2h_success;
   options.ic_timeout_ms = options_.ic_timeout_ms;
+  options.still_timeout_ms = options_.still_timeout_ms;
+  options.transfer_timeout_ms = options_.transfer_timeout_ms;
   auto connection = std::make_shared<Connection>(*this, options);
-  connections_[connection.get()] = {};
+  const uint64_t turn = ++accept_turns_;
+  connections_[connection.get()].turn = turn;
+  if (early_.size() >= options_.max_early_connections) end_earliest();
+  early_[turn] = connection.get();
   alive_[connection.get()] = connection;
   live_connections_.add();
   connection->start(std::move(socket));
@@ -260,7 +362,12 @@ void Target::Impl::on_closed(std::shared_ptr<Connection> connection) {
   const auto found = connections_.find(connection.get());
   CHECK(found != connections_.end());
   const std::shared_ptr<Controller> controller = found->second.controller;
+  if (found->second.place) places_.give_back(*found->second.place, 1);
+  early_.erase(found->second.turn);
   connections_.erase(found);
+  if (++closed_since_trim_ >= kClosedToTrim && !trim_timer_.armed()) {
+    trim_timer_.arm_after(kTrimAfterNs);
+  }
   alive_.erase(connection.get());
   if (controller) {
     if (controller->is_admin(*connection)) {
@@ -273,7 +380,9 @@ void Target::Impl::on_closed(std::shared_ptr<Connection> connection) {
 }
 
 void Target::Impl::on_controller_ended(std::shared_ptr<Controller> controller) {
-  controller->subsystem().remove_controller(controller->id());
+  Subsystem& subsystem = controller->subsystem();  // may be gone with its last controller
+  if (!subsystem.discovery()) --controllers_;
+  subsystem.remove_controller(controller->id());
 }
 
 void Target::Impl::on_connect(std::shared_ptr<Connection> connection, const ConnectSqe& sqe,
@@ -331,8 +440,15 @@ Task<void> Target::Impl::connect_admin(std::shared_ptr<Connection> connection,
   options.connect_turn = subsystem->next_connect_turn();
   const bool alone =
       co_await subsystem->replace_controllers(options.host, options.host_nqn, options.connect_turn);
-  if (alone) options.id = subsystem->allocate_controller_id();
-  if (options.id == 0 || connection->closing()) {
+  if (alone && !connection->closing()) {
+    if (may_join(*subsystem, options.host_nqn)) options.id = subsystem->allocate_controller_id();
+    if (options.id == 0 || !take_place(*connection, options.host_nqn)) {
+      options.id = 0;
+      log_refusal("host " + options.host_nqn + " at " + connection->peer() + " refused at " +
+                  subsystem->options().nqn + ": it has as many controllers as it may, or all have");
+    }
+  }
+  if (options.id == 0) {
     connection->reject_connect(status::kConnectControllerBusy, 0);
     co_return;
   }
@@ -341,6 +457,7 @@ Task<void> Target::Impl::connect_admin(std::shared_ptr<Connection> connection,
   const uint16_t id = options.id;
   auto controller = std::make_shared<Controller>(*this, *subsystem, std::move(options));
   subsystem->add_controller(controller);
+  if (!subsystem->discovery()) ++controllers_;
   controller->add_connection(0, connection);
   connections_[connection.get()].controller = controller;
   Connection::Queue queue;
@@ -348,6 +465,7 @@ Task<void> Target::Impl::connect_admin(std::shared_ptr<Connection> connection,
   queue.entries = sqe.sqsize + 1U;
   queue.flow_control = (sqe.cattr & kConnectDisableSqFlow) == 0;
   queue.controller_id = id;
+  share_of(*controller, &queue);
   connection->accept_queue(std::move(queue));
 }
 
@@ -381,18 +499,27 @@ void Target::Impl::connect_io(const std::shared_ptr<Connection>& connection, Sub
   if (controller->has_queue(sqe.qid)) {
     return connection->reject_connect(status::kInvalidQueueId, 0);
   }
+  if (!take_place(*connection, controller->host_nqn())) {
+    log_refusal("host " + controller->host_nqn() + " at " + connection->peer() +
+                " refused another queue: it has as many as it may");
+    return connection->reject_connect(status::kConnectControllerBusy, 0);
+  }
   controller->add_connection(sqe.qid, connection);
   connections_[connection.get()].controller = controller;
+  Connection::Queue queue;
+  share_of(*controller, &queue);
   Reactor& reactor = reactors_.at(next_reactor_++ % reactors_.size());
   Subsystem* const owner = &subsystem;  // outlives its controllers' connections
-  connection->move_to(reactor, [this, owner, sqe, host](std::shared_ptr<Connection> moved) {
-    spawn(open_io_queue(std::move(moved), owner, sqe, host));
+  connection->move_to(reactor, [this, owner, sqe, host, of = queue.host,
+                                at = queue.controller](std::shared_ptr<Connection> moved) {
+    spawn(open_io_queue(std::move(moved), owner, sqe, host, of, at));
   });
 }
 
 // On the queue's reactor.
 Task<void> Target::Impl::open_io_queue(std::shared_ptr<Connection> connection, Subsystem* subsystem,
-                                       ConnectSqe sqe, target::HostId host) {
+                                       ConnectSqe sqe, target::HostId host, std::string share_host,
+                                       std::string share_controller) {
   target::NamespaceShard& shard = subsystem->shard(Reactor::current().index());
   auto channel = co_await shard.bdev().open_channel();
   if (!channel.ok()) {
@@ -406,6 +533,8 @@ Task<void> Target::Impl::open_io_queue(std::shared_ptr<Connection> connection, S
   queue.handler =
       std::make_unique<target::IoQueue>(*connection, *subsystem, shard, channel.take(), options);
   queue.qid = sqe.qid;
+  queue.host = std::move(share_host);
+  queue.controller = std::move(share_controller);
   queue.entries = sqe.sqsize + 1U;
   queue.flow_control = (sqe.cattr & kConnectDisableSqFlow) == 0;
   connection->accept_queue(std::move(queue));

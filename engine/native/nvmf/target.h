@@ -33,6 +33,17 @@ struct TargetOptions {
   uint32_t max_io_bytes = 131072;    // MDTS; power of two of 4 KiB, at most 1 MiB
   bool c2h_success = true;           // reads end with their data where the host allows it
   uint64_t ic_timeout_ms = 10'000;   // from accept to Connect
+  // Of a host's transfer of which no byte moves, and of one that moves, to its end. Hosts give up a
+  // command after 30 s themselves.
+  uint64_t still_timeout_ms = 15'000;
+  uint64_t transfer_timeout_ms = 60'000;
+  // Admission. What is above is refused as busy, and may come again. A host has at most as many
+  // connections as are then still free for others.
+  uint32_t max_connections = 16'384;      // also at most 3/4 of the process's descriptors
+  uint32_t max_early_connections = 1024;  // without a queue yet; the oldest goes
+  uint32_t max_controllers = 4096;        // of all subsystems
+  uint32_t max_discovery_controllers = 512;
+  uint32_t max_controllers_per_host = 16;       // of one subsystem, by the host's NQN
   uint64_t association_timeout_ms = 120'000;    // controller neither enabled nor with I/O queues
   uint64_t discovery_keep_alive_ms = 120'000;   // when the host asked for none
   uint64_t keep_alive_min_ms = 10'000;          // shorter ones are raised to it

@@ -73,6 +73,7 @@ class SimWire final : public Wire, private SocketHandler {
     return closed_;
   }
   [[nodiscard]] size_t waiting() const { return in_.size(); }
+  void stop_reading() { socket_->set_handler(nullptr); }
 
  private:
   static constexpr uint64_t kReceiveLimitNs = 5'000'000'000;
