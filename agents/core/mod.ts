@@ -165,6 +165,7 @@ function makeTasks(
   { recreate, drain }: { readonly recreate: Recreate; readonly drain: DrainReconciler },
 ): Task[] {
   const away = new AwayReplicas();
+  const closeAfterMs = new Map<string, number>();
   const old = new OldTargets(core);
   const soon: Trigger[] = ["start", "creating-to-deleting", "node-online"];
   return [
@@ -178,7 +179,7 @@ function makeTasks(
       name: "purged",
       every: 1,
       on: ALL_TRIGGERS,
-      run: (signal) => reconcilePurged(core, recreate, signal),
+      run: (signal) => reconcilePurged(core, { recreate, closeAfterMs }, signal),
     },
     { name: "pools", every: 1, on: ALL_TRIGGERS, run: (signal) => reconcilePools(core, signal) },
     {

@@ -33,11 +33,12 @@ export function costText({
       ? `Purging node ${id} gives up ${plural(pools.length, "pool")} with ${plural(replicas, "replica")} for good:`
       : `Purging pool ${id} gives up ${plural(replicas, "replica")} for good:`,
   ];
-  for (const { volume, left, wanted, last_copy } of volumes) {
+  for (const { volume, left, wanted, last_copy, target_unseen } of volumes) {
     const kept = last_copy
       ? "its LAST COPY that can be seen goes: its data is lost"
       : `${plural(left, "complete copy").replace("copys", "copies")} of ${wanted} left; healed elsewhere if its policy allows`;
-    lines.push(`  volume ${volume}: ${kept}`);
+    const unseen = target_unseen ? " (its target cannot be seen: move or unpublish it first)" : "";
+    lines.push(`  volume ${volume}: ${kept}${unseen}`);
   }
   if (unowned > 0) lines.push(`  ${plural(unowned, "replica")} that no volume owns: data is lost`);
   for (const volume of targets) {

@@ -106,8 +106,10 @@ export const PurgeVolumeSchema = Type.Object(
     wanted: Type.Integer(),
     /** Complete copies elsewhere that can be seen now. */
     left: Type.Integer(),
-    /** No other copy can be seen. */
+    /** No other copy can be seen, or none is sure to stay one. */
     last_copy: Type.Boolean(),
+    /** Its target is published and cannot be seen: it may be going on without any of the others. */
+    target_unseen: Type.Optional(Type.Boolean()),
   },
   { title: "PurgeVolume" },
 );

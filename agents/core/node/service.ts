@@ -31,7 +31,6 @@ export const BUSY_PERIOD_MS = 2000;
 const LOAD_ATTEMPTS = 3;
 /** An engine that is only busy for a moment does not lose its name to the next who asks for it. */
 const HOLDER_PROBES = 2;
-const HOLDER_PAUSE_MS = 250;
 /** A contender that is not heard of for so long is gone. */
 const CONTENDER_MS = 60_000;
 /** One that keeps asking is logged so often. */
@@ -137,7 +136,7 @@ export class NodeService {
 
   /** Null: there is nobody. On a connection of its own: the one in use may be in a pause after a failure. */
   async #askHolder(id: string): Promise<Answer | null> {
-    const { registry, clock, connect } = this.#core;
+    const { registry, connect } = this.#core;
     const endpoint = registry.node(id)?.endpoint;
     if (endpoint === undefined) return null;
     const client = connect({ node: id, endpoint });
@@ -147,7 +146,6 @@ export class NodeService {
           return await client.probe();
         } catch {
           if (attempt === HOLDER_PROBES) return null; // no answer is the answer
-          await clock.sleep(HOLDER_PAUSE_MS);
         }
       }
     } finally {

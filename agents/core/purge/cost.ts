@@ -1,7 +1,8 @@
 /**
  * What giving up pools costs: which volumes lose a replica, and for which it is the last copy that can be seen.
  *
- * Invariant: a copy counts only if it is there now, complete, and on no pool that goes: what cannot be seen saves nobody.
+ * Invariants: a copy counts only if it is there now, complete, and on no pool that goes: what cannot be seen saves nobody; while
+ * a target cannot be seen none counts, since it may go on without any of them until another target has fenced it.
  */
 import type { PurgeCost, PurgeVolume } from "#common/openapi/model.ts";
 import { poolOf, type ReplicaSpec } from "#common/types/replica.ts";
@@ -24,7 +25,18 @@ export function costlyReplicas(core: Core, pools: ReadonlySet<string>): ReplicaS
 
 export async function costOf(
   core: Core,
-  { kind, id, pools }: { readonly kind: "pool" | "node"; readonly id: string; pools: string[] },
+  {
+    kind,
+    id,
+    pools,
+    moving = false,
+  }: {
+    readonly kind: "pool" | "node";
+    readonly id: string;
+    readonly pools: string[];
+    /** Targets of the node are moved, and so fenced, before anything is given up. */
+    readonly moving?: boolean;
+  },
 ): Promise<PurgeCost> {
   const { specs } = core;
   const going = new Set(pools);
@@ -32,7 +44,9 @@ export async function costOf(
   const volumes: PurgeVolume[] = [];
   for (const volume of new Set(replicas.flatMap(({ owners }) => owners.volume ?? []))) {
     const spec = specs.volumes.find(volume);
-    if (spec) volumes.push(await costOfVolume(core, spec, going));
+    if (!spec) continue;
+    const isMoved = moving && spec.target?.node === id;
+    volumes.push(await costOfVolume(core, spec, { going, isMoved }));
   }
   const targets =
     kind === "node"
@@ -53,7 +67,7 @@ export async function costOf(
 async function costOfVolume(
   core: Core,
   volume: VolumeSpec,
-  going: ReadonlySet<string>,
+  { going, isMoved }: { readonly going: ReadonlySet<string>; readonly isMoved: boolean },
 ): Promise<PurgeVolume> {
   const { specs, registry } = core;
   const { uuid, target } = volume;
@@ -72,12 +86,14 @@ async function costOfVolume(
   const lost = owned.filter((spec) => going.has(poolOf(spec)));
   const kept = owned.filter((spec) => !going.has(poolOf(spec)));
   const left = kept.filter((spec) => isCopy(spec) && isThere(spec)).length;
+  const unseen = target?.active === true && !state && !isMoved;
   const mayBeCopy = lost.some((spec) => isHealthy(spec.uuid, info));
   return {
     volume: uuid,
     replicas: lost.map((spec) => spec.uuid),
     wanted: volume.num_replicas,
     left,
-    last_copy: left === 0 && mayBeCopy,
+    last_copy: (left === 0 || unseen) && mayBeCopy,
+    ...(unseen ? { target_unseen: true } : {}),
   };
 }

@@ -1,8 +1,8 @@
 /**
  * Giving up a node for good: with its pools, and with what was left of its targets.
  *
- * Invariants: as for a pool; a target of the node is moved where its volume still has a copy, else the volume is unpublished; an
- * engine that comes back under the name is a new node, and nothing that it brings along is used.
+ * Invariants: as for a pool; a target of the node is moved first where its volume still has a copy, else the volume is
+ * unpublished in the end; an engine that comes back under the name is a new node, and nothing that it brings along is used.
  */
 import { errorMessage, isKind, SvcError } from "#common/errors.ts";
 import type { PurgeCost } from "#common/openapi/model.ts";
@@ -16,9 +16,13 @@ import { checkPurge, isNodeDown, type PurgeOptions, purgePoolHeld } from "./pool
 const poolsOn = (core: Core, node: string): string[] =>
   core.specs.pools.all().flatMap((spec) => (spec.node === node ? spec.id : []));
 
-export async function nodePurgeCost(core: Core, id: string): Promise<PurgeCost> {
+export async function nodePurgeCost(
+  core: Core,
+  id: string,
+  { moving }: { readonly moving: boolean } = { moving: true },
+): Promise<PurgeCost> {
   core.specs.nodes.get(id);
-  const cost = await costOf(core, { kind: "node", id, pools: poolsOn(core, id) });
+  const cost = await costOf(core, { kind: "node", id, pools: poolsOn(core, id), moving });
   if (await isNodeDown(core, id)) return cost;
   return { ...cost, refused: "its engine answers; stop it first, it would only register again" };
 }
@@ -34,6 +38,9 @@ export async function purgeNode(
     const found = await nodePurgeCost(core, id);
     if (tombstones.node(id)?.state === "Purging") return found;
     checkPurge(found, options);
+    // The new target fences the one that cannot be seen: only then is it sure which copies are left.
+    for (const volume of found.targets) await moveTarget(core, volume, recreate);
+    checkPurge(await nodePurgeCost(core, id, { moving: false }), options);
     const { endpoint } = specs.nodes.get(id);
     await tombstones.putNode({ ...namesOf(core, id), endpoint, state: "Purging" });
     core.log.warn("node is being purged", { "node.id": id });

@@ -67,8 +67,13 @@ export function checkPurge(cost: PurgeCost, { lastCopies }: PurgeOptions): void 
     ...(lost.length > 0 ? [`the last copy that can be seen of volume ${lost.join(", ")}`] : []),
     ...(unowned > 0 ? [`${unowned} replicas that no volume owns`] : []),
   ];
+  const unseen = volumes.filter((volume) => volume.last_copy && volume.target_unseen);
+  const hint =
+    unseen.length > 0
+      ? `; the target of volume ${unseen.map(({ volume }) => volume).join(", ")} cannot be seen and may be going on without the other copies: move it (republish) or unpublish it first`
+      : "";
   throw refuse(
-    `it has ${what.join(", and ")}; giving these up needs to be confirmed (last_copies)`,
+    `it has ${what.join(", and ")}; giving these up needs to be confirmed (last_copies)${hint}`,
   );
 }
 
@@ -120,15 +125,23 @@ export async function carryOnPool(core: Core, id: string): Promise<void> {
   const open = tombstones.openPool(id);
   if (!open) return;
   registry.forgetPool(open.node, id);
-  const replicas = replicasOn(core, id);
-  const unnamed = replicas.map(({ uuid }) => uuid).filter((uuid) => !open.replicas.includes(uuid));
-  const tombstone = { ...open, replicas: [...open.replicas, ...unnamed] };
-  // Made while the purge began: named before it is forgotten, like the others.
-  if (unnamed.length > 0) await tombstones.putPool(tombstone);
-  for (const replica of replicas) await forgetReplica(core, replica);
+  let tombstone = open;
+  // One that was in the making when the purge began may be written down meanwhile.
+  for (let replicas = replicasOn(core, id); replicas.length > 0; replicas = replicasOn(core, id)) {
+    const names = new Set([...tombstone.replicas, ...replicas.map(({ uuid }) => uuid)]);
+    if (names.size > tombstone.replicas.length) {
+      tombstone = { ...tombstone, replicas: [...names] };
+      await tombstones.putPool(tombstone); // named before it is forgotten, like the others
+    }
+    for (const replica of replicas) await forgetReplica(core, replica);
+  }
   await specs.pools.remove(id);
   await tombstones.putPool({ ...tombstone, state: "Purged" });
-  log.warn("pool purged", { "pool.id": id, "node.id": open.node, replicas: replicas.length });
+  log.warn("pool purged", {
+    "pool.id": id,
+    "node.id": open.node,
+    replicas: tombstone.replicas.length,
+  });
   core.trigger("changed");
   core.trigger("replica-given-up");
 }

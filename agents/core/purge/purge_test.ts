@@ -109,6 +109,29 @@ describe("a purge of a pool", () => {
     await rig.close();
   });
 
+  test("a replica of a target that cannot be seen counts as the last copy until the target is moved", async () => {
+    const { rig, engine: lost } = await lostPool();
+    const { target } = rig.core.specs.volumes.get(V1);
+    const serving = target?.node ?? "";
+    rig.cluster.engine(serving).reachable = false;
+    await rig.look();
+    const pool = serving.replace("node", "pool");
+    assert.ok(lost.alive, "the other copy is there");
+    const cost = await call(rig.api, "GetPoolPurge", { pool });
+    assert.deepEqual(
+      cost.volumes.map(({ left, last_copy, target_unseen }) => [left, last_copy, target_unseen]),
+      [[1, true, true]],
+    );
+    await assert.rejects(purge(rig, pool), /cannot be seen/);
+    await call(rig.api, "RepublishVolume", {
+      ...{ volume: V1, protocol: "nvmf", reuseExisting: false, frontendNode: "" },
+    });
+    await purge(rig, pool);
+    await rig.settle();
+    assert.equal((await rig.volume(V1)).state.status, "Online");
+    await rig.close();
+  });
+
   test("a pool whose replicas nobody wants any more is deleted when its disk is blank", async () => {
     const { rig, pool, replica, engine } = await lostPool();
     engine.kill();

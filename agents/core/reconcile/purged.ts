@@ -13,9 +13,18 @@ import type { Recreate } from "../volume/target.ts";
 import { forEach } from "./each.ts";
 import { mergeOutcomes, type Outcome } from "./loop.ts";
 
+/** A disk that hangs takes a call's whole deadline: it is not asked again for so long. */
+const CLOSE_PAUSE_MS = 60_000;
+
+export type PurgedOptions = {
+  readonly recreate: Recreate;
+  /** Monotonic; by node and pool: those that could not be closed are tried again then. */
+  readonly closeAfterMs: Map<string, number>;
+};
+
 export async function reconcilePurged(
   core: Core,
-  recreate: Recreate,
+  { recreate, closeAfterMs }: PurgedOptions,
   signal: AbortSignal,
 ): Promise<Outcome> {
   const { tombstones, registry, specs } = core;
@@ -62,7 +71,7 @@ export async function reconcilePurged(
     }),
   );
   outcomes.push(await detachAll(core, signal));
-  outcomes.push(await closeReturned(core, signal));
+  outcomes.push(await closeReturned(core, closeAfterMs, signal));
   return mergeOutcomes(outcomes);
 }
 
@@ -84,7 +93,11 @@ async function detachAll(core: Core, signal: AbortSignal): Promise<Outcome> {
   });
 }
 
-async function closeReturned(core: Core, signal: AbortSignal): Promise<Outcome> {
+async function closeReturned(
+  core: Core,
+  closeAfterMs: Map<string, number>,
+  signal: AbortSignal,
+): Promise<Outcome> {
   const { registry, tombstones } = core;
   const used = new Set(
     registry
@@ -101,12 +114,18 @@ async function closeReturned(core: Core, signal: AbortSignal): Promise<Outcome> 
     .nodes()
     .filter(({ status }) => status === "Online")
     .flatMap(({ id }) => registry.returned(id))
-    .filter(({ id, uuid }) => !isUsed(uuid, id));
+    .filter(({ id, uuid }) => !isUsed(uuid, id))
+    .filter(({ node, uuid }) => {
+      const dueMs = (closeAfterMs.get(`${node}/${uuid}`) ?? 0) - core.clock.monotonicMs();
+      if (dueMs > 0) core.wakeIn(dueMs);
+      return dueMs <= 0;
+    });
   return await forEach(core, returned, {
     ...{ name: "returned pools", signal },
     guardOf: ({ id }) => `pool/${id}`,
     step: async ({ id, node, uuid }) => {
       const engine = registry.engine(node);
+      closeAfterMs.set(`${node}/${uuid}`, core.clock.monotonicMs() + CLOSE_PAUSE_MS);
       // Asked once more: by now the name may be that of the pool which took its place.
       const now = (await engine.load()).pools.find((pool) => pool.id === id);
       if (now && registry.isPurgedPool(now)) {
@@ -117,6 +136,7 @@ async function closeReturned(core: Core, signal: AbortSignal): Promise<Outcome> 
           "node.id": node,
         });
       }
+      closeAfterMs.delete(`${node}/${uuid}`);
       const mark = registry.mark(node);
       registry.apply(node, mark, await engine.load());
       return "busy";

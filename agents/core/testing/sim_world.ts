@@ -39,6 +39,8 @@ export class SimWorld {
   readonly #clients: Client[] = [];
   readonly #history: string[] = [];
   #value = 0;
+  /** New ones, for pools that were given up. */
+  #disks = 0;
   /** Asked for at the same time. */
   #requests = 0;
   #calm = false;
@@ -99,7 +101,8 @@ export class SimWorld {
     else if (roll < 60) await this.#reconcile();
     else if (roll < 80) await this.#ask();
     else if (roll < 90) await this.#hurt();
-    else if (roll < 95) await this.#strand();
+    else if (roll < 94) await this.#strand();
+    else if (roll < 96) await this.#purge();
     else await this.#crashAgent();
   }
 
@@ -108,6 +111,7 @@ export class SimWorld {
     if (this.#chance(30)) await this.#rig.clock.advance(this.#random.uint32() % 40_000);
     if (this.#chance(50)) await this.#rig.cluster.faultStep();
     await this.#rig.passes(1);
+    await this.#newDisks();
   }
 
   async #write(): Promise<void> {
@@ -232,6 +236,36 @@ export class SimWorld {
     const { alive, reachable, linked } = engine;
     this.#note(`${engine.node}: ${JSON.stringify({ alive, reachable, linked })}`);
     if (this.#chance(50)) await this.#rig.cluster.faultStep();
+  }
+
+  /** A pool or a node that cannot be reached is given up for good, as far as that costs nobody the last copy. */
+  async #purge(): Promise<void> {
+    const { api, core } = this.#rig;
+    const pool = this.#pick(core.specs.pools.all());
+    if (!pool) return;
+    const { id, node } = pool;
+    const whole = this.#chance(50) && core.specs.nodes.find(node) !== undefined;
+    try {
+      if (whole) await call(api, "PurgeNode", { node, lastCopies: false });
+      else await call(api, "PurgePool", { pool: id, lastCopies: false });
+      this.#note(`purged ${whole ? node : id}`);
+    } catch (error) {
+      this.#note(`not purged: ${String(error)}`);
+    }
+  }
+
+  /** A new disk, under the old name, for each pool that was given up. */
+  async #newDisks(): Promise<void> {
+    const { api, core, cluster } = this.#rig;
+    for (const { node } of cluster.engines) {
+      const pool = node.replace("node", "pool");
+      if (core.specs.pools.find(pool) || !core.registry.isOnline(node)) continue;
+      this.#disks += 1;
+      const disks = [`/dev/new-${this.#disks}`];
+      await call(api, "CreatePool", { node, pool, disks }).catch((error: unknown) => {
+        this.#note(`no new pool ${pool}: ${String(error)}`);
+      });
+    }
   }
 
   /**
@@ -360,6 +394,8 @@ export class SimWorld {
     }
     await rig.cluster.faultStep();
     await rig.clock.advance(2_000); // whoever pauses after a failure tries again
+    await rig.settle();
+    await this.#newDisks();
     await rig.settle();
     await rig.clock.advance(31_000); // what was away for long enough is given up
     await rig.settle();
