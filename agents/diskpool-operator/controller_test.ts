@@ -191,3 +191,58 @@ test(`Reconciler brings resources and pools together after any faults (${SEEDS} 
     }
   }
 });
+
+test("Reconciler gives up a pool that cannot be destroyed only when the resource says so", async () => {
+  const asked: string[] = [];
+  const released: string[] = [];
+  const world = new World(seededRandom(1));
+  world.faulty = false;
+  const pools: Pools = {
+    get: async () => ({
+      id: "a",
+      spec: { id: "a", node: "n", disks: ["/dev/vdb"], status: "Created" },
+    }),
+    create: async () => {},
+    destroy: async () => {
+      throw new SvcError("failed-precondition", "node n is offline");
+    },
+    purgeCost: async () => {
+      throw new SvcError("not-found", "an older API");
+    },
+    purge: async (pool, lastCopies) => void asked.push(`${pool} ${lastCopies}`),
+    devices: async () => [],
+  };
+  const resources: Resources = {
+    protect: async () => null,
+    report: async () => null,
+    release: async ({ name }) => void released.push(name),
+  };
+  const reconciler = new Reconciler(
+    {
+      ...{ pools, resources, events: world, intervalMs: 1000, validateDevices: false },
+      log: silentLog,
+    },
+    { learn: () => {} },
+  );
+  const deleted = (purge: DiskPool["purge"]): DiskPool => ({
+    ...{ name: "a", namespace: "m", uid: "u", resourceVersion: "1", deleting: true, purge },
+    finalizers: [FINALIZER],
+    spec: { node: "n", disks: ["/dev/vdb"] },
+    status: {
+      ...{ state: "Unknown", cr_state: "Terminating", pool_status: "Unknown" },
+      ...{ capacity: 0, used: 0, available: 0 },
+    },
+  });
+  const signal = new AbortController().signal;
+  await reconciler.reconcile(deleted("no"), signal);
+  assert.deepEqual([asked, released], [[], []]);
+  await reconciler.reconcile(deleted("yes"), signal);
+  await reconciler.reconcile(deleted("last-copies"), signal);
+  assert.deepEqual(
+    [asked, released],
+    [
+      ["a false", "a true"],
+      ["a", "a"],
+    ],
+  );
+});

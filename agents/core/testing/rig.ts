@@ -5,6 +5,7 @@
  * Invariant: nothing runs by itself: time passes in advance(), reconciling happens in settle().
  */
 import { ManualClock } from "#common/clock.ts";
+import { isKind } from "#common/errors.ts";
 import { type Log, silentLog } from "#common/log.ts";
 import { type Random, seededRandom } from "#common/random.ts";
 import { MemoryStore } from "#common/store/memory.ts";
@@ -110,7 +111,7 @@ export class Rig {
 
   async registerAll(): Promise<void> {
     for (const engine of this.cluster.engines) {
-      if (engine.alive) await this.register(engine.node);
+      if (engine.alive) await this.register(engine.node).catch(unlessLater);
     }
     for (let turn = 0; turn < 200; turn++) await Promise.resolve();
   }
@@ -194,6 +195,11 @@ export class Rig {
     this.#abort.abort();
     await this.store.close();
   }
+}
+
+/** An engine that is told to ask again, or that the store failed, does so by itself. */
+function unlessLater(error: unknown): void {
+  if (!isKind(error, "unavailable", "failed-persist")) throw error;
 }
 
 type Api = ReturnType<typeof coreHandlers>;
