@@ -1,7 +1,8 @@
 /**
  * Unfinished operations: what a crash or an unreachable store left half done.
  *
- * Rule: a recorded result is written off; without one the engine is asked what came to be.
+ * Rule: a recorded result is written off; without one the engine is asked what came to be. Where the store gave no answer it is
+ * told once more what is so.
  * Invariant: an operation in progress is never touched, because its guard is held.
  */
 import type { Core } from "../context.ts";
@@ -18,6 +19,8 @@ type Table<Spec> = {
   readonly find: (id: string) => Spec | undefined;
   readonly isDirty: (spec: Spec) => boolean;
   readonly flush: (id: string) => Promise<boolean>;
+  readonly unsure: string[];
+  readonly settle: (id: string) => Promise<boolean>;
 };
 
 async function flushTable<Spec>(
@@ -31,7 +34,13 @@ async function flushTable<Spec>(
   },
 ): Promise<Outcome> {
   const dirty = table.all().filter((spec) => table.isDirty(spec));
-  return await forEach(core, dirty, {
+  const settled = await forEach(core, table.unsure, {
+    name: "unsure specs",
+    signal: options.signal,
+    guardOf: (id) => options.guardOf(id),
+    step: async (id) => ((await table.settle(id)) ? "busy" : "idle"),
+  });
+  const flushed = await forEach(core, dirty, {
     name: "dirty specs",
     signal: options.signal,
     guardOf: (spec) => options.guardOf(options.idOf(spec)),
@@ -43,6 +52,7 @@ async function flushTable<Spec>(
       return table.find(id) === before ? "idle" : "busy"; // idle: nobody can say yet
     },
   });
+  return mergeOutcomes([settled, flushed]);
 }
 
 export async function resolveDirty(core: Core, signal: AbortSignal): Promise<Outcome> {

@@ -7,6 +7,7 @@
  * Invariants:
  * - Memory follows the store: a change shows in memory only after the store took it. The exception: when writing
  *   an operation off fails, its result is kept in memory as dirty until flush() gets it written.
+ * - What failed to be written without an answer is written over by settle(), so that no later agent finds it.
  * - At most one operation is in flight per spec.
  * - Nothing is written that could not be read back: an unreadable spec would stop the next start.
  * - The index by owner says what a look at every spec would.
@@ -50,6 +51,7 @@ export class SpecTable<Spec extends { operation: OpRecord<Op> | null }, Op> {
   readonly #writer: SpecWriter;
   readonly #specs = new Map<string, Spec>();
   readonly #byOwner = new Map<string, Set<string>>();
+  readonly #unsure = new Set<string>();
 
   constructor(codec: SpecCodec<Spec, Op>, writer: SpecWriter) {
     this.#codec = codec;
@@ -215,6 +217,24 @@ export class SpecTable<Spec extends { operation: OpRecord<Op> | null }, Op> {
     this.#writer.onChange(this.#codec.kind, id);
   }
 
+  /** Specs of which the store may hold what was answered as failed: a write without an answer. */
+  get unsure(): string[] {
+    return [...this.#unsure];
+  }
+
+  /**
+   * The store is told once more what memory has: what was answered as failed must not come true with the next agent. Callers hold
+   * the resource's guard. False: an operation is under way, which writes by itself.
+   */
+  async settle(id: string): Promise<boolean> {
+    if (!this.#unsure.has(id)) return true;
+    const spec = this.#specs.get(id);
+    if (spec?.operation) return false;
+    if (spec) await this.#put(spec);
+    else await this.#write(id, [{ op: "delete", key: this.#key(id) }]);
+    return true;
+  }
+
   /** Writes off what is known to have ended. True when the spec is clean (or gone) now. */
   async flush(id: string): Promise<boolean> {
     const spec = this.#specs.get(id);
@@ -291,7 +311,9 @@ export class SpecTable<Spec extends { operation: OpRecord<Op> | null }, Op> {
   async #write(id: string, ops: readonly StoreOp[]): Promise<void> {
     try {
       await this.#writer.write(ops);
+      this.#unsure.delete(id);
     } catch (error) {
+      this.#unsure.add(id);
       throw new SvcError("failed-persist", `Cannot persist ${this.#codec.noun} ${id}`, {
         cause: toSvcError(error),
       });

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { SvcError, type SvcErrorKind } from "#common/errors.ts";
+import { MemoryStore } from "#common/store/memory.ts";
 import { call, Rig } from "../testing/rig.ts";
 
 const V1 = "9b1f04e3-1c0a-4b0e-9a53-6f5d2c1b7a11";
@@ -150,6 +151,43 @@ describe("an answer", () => {
       assert.equal(rig.core.registry.nexus(RAW)?.share, "none");
     } finally {
       await rig.close();
+    }
+  });
+
+  test("that failed for want of the store's answer does not come true with the next agent", async () => {
+    for (const fault of ["before", "after", "late"] as const) {
+      const rig = await started();
+      try {
+        const { store } = rig;
+        assert.ok(store instanceof MemoryStore);
+        const other = "9b1f04e3-1c0a-4b0e-9a53-6f5d2c1b7a12";
+        const asks = [
+          () => call(rig.api, "DestroyVolume", { volume: V1 }),
+          () => call(rig.api, "DestroyNexus", { nexus: RAW }),
+          () => rig.createVolume(other, { replicas: 1 }),
+        ];
+        for (const ask of asks) {
+          let failures = 1;
+          store.fault = ({ call: name }) => {
+            if (name !== "txn" || failures === 0) return "none";
+            failures -= 1;
+            return fault;
+          };
+          await assert.rejects(ask(), { kind: "failed-persist" });
+        }
+        store.fault = () => "none";
+        await rig.settle();
+        store.deliverLate();
+        rig.crashAgent();
+        await rig.startAgent();
+        await rig.settle();
+        assert.equal((await rig.volume(V1)).state.status, "Online", fault);
+        assert.equal(rig.core.registry.nexus(RAW)?.status, "Online", fault);
+        assert.equal(rig.core.specs.volumes.find(other), undefined);
+        assert.deepEqual(rig.core.specs.volumes.unsure, []);
+      } finally {
+        await rig.close();
+      }
     }
   });
 });
