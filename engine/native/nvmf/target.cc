@@ -118,7 +118,10 @@ class Target::Impl final : public AcceptHandler,
   Impl(Reactors& reactors, TargetOptions options)
       : reactors_(reactors),
         options_(std::move(options)),
-        places_(places_for(options_)),
+        // Below what is accepted: who finds no place is to be told so, by the answer to its
+        // Connect.
+        places_(places_for(options_) -
+                std::min<size_t>(options_.max_early_connections, places_for(options_) / 4)),
         trim_timer_([this] { give_back_memory(); }) {
     SubsystemOptions discovery;
     discovery.nqn = kDiscoveryNqn;

@@ -188,7 +188,7 @@ TEST_F(TargetHostileTest, DiscoveryIsLimitedApart) {
 }
 
 TEST_F(TargetHostileTest, AHostHasNoMoreConnectionsThanItLeavesFree) {
-  options.max_connections = 16;
+  options.max_connections = 20;  // 15 with a queue
   start();
   uint16_t cntlid = 0;
   const HostConnect who = as("greedy", 2);
