@@ -76,11 +76,24 @@ test("CreateVolume refuses what is missing, wrong or not offered, and asks for n
       ...[{ repl: "0" }, { repl: "256" }, { repl: "-1" }, { repl: "two" }, { protocol: "iscsi" }],
       ...[{ ioTimeout: "0" }, { nvmeCtrlLossTmo: "-1" }, { nvmeKeepAliveTmo: "2147483648" }],
       ...[{ fsType: "EXT4" }, { stsAffinityGroup: "yes" }, { nvmeNrIoQueues: "many" }],
+      ...[{ repl: "" }, { repl: "2 " }, { repl_count: "3" }, { Repl: "3" }, { replicas: "3" }],
+      ...[{ thin: "True" }, { thin: "maybe" }, { thin: "" }, { thin: "1" }, { Thin: "true" }],
+      ...[{ encrypted: "true" }, { nodeHasTopologyKey: "zone" }, { poolHasTopologyKey: "ssd" }],
+      ...[{ iotimeout: "30" }, { ioTimeout: "" }, { nvmeNrIoQueues: "0" }, { "": "x" }],
+      ...[{ fstype: "ntfs" }, { fsType: "xfs", fstype: "xfs" }, { nothingLikeIt: "1" }],
     ].map((parameters): Case => [{ parameters }, "INVALID_ARGUMENT"]),
     [
       {
         accessibilityRequirements: {
           requisite: [{ segments: { "openebs.io/csi-node": "other" } }],
+        },
+      },
+      "RESOURCE_EXHAUSTED",
+    ],
+    [
+      {
+        accessibilityRequirements: {
+          requisite: [{ segments: { "topology.kubernetes.io/zone": "a" } }],
         },
       },
       "RESOURCE_EXHAUSTED",
@@ -141,7 +154,9 @@ test("CreateVolume rounds up to what can be used, and refuses where the limit fo
 
 test("CreateVolume passes no secret on, and answers with what was made", async (t) => {
   const { rest, ok } = await start(t);
-  const requisite = [{ segments: { "topology.kubernetes.io/zone": "a" } }];
+  const requisite = ["a", "b"].map((node) => ({
+    segments: { "openebs.io/csi-node": "mayastor", "openebs.io/nodename": node },
+  }));
   const created = await ok(
     "CreateVolume",
     createOf({
@@ -180,6 +195,53 @@ test("CreateVolume repeated is the same volume; one that wants another is ALREAD
     await expect("ALREADY_EXISTS", "CreateVolume", createOf(over));
   }
   assert.equal(rest.created.length, 1);
+});
+
+test("CreateVolume takes every published parameter, and what Kubernetes adds", async (t) => {
+  const { rest, ok } = await start(t);
+  const parameters = {
+    ...{ repl: "2", protocol: "nvmf", ioTimeout: "30", thin: "true", fstype: "xfs" },
+    ...{ nvmeCtrlLossTmo: "60", nvmeKeepAliveTmo: "5", nvmeNrIoQueues: "4" },
+    stsAffinityGroup: "true",
+    "csi.storage.k8s.io/pvc/name": "data-db-0",
+    "csi.storage.k8s.io/pvc/namespace": "shop",
+    "csi.storage.k8s.io/pv/name": `pvc-${A}`,
+    "storage.kubernetes.io/csiProvisionerIdentity": "1-2-io.openebs.csi-mayastor",
+  };
+  const xfs = { ...writer, mount: {} };
+  await ok("CreateVolume", createOf({ parameters, volumeCapabilities: [xfs] }));
+  const [{ replicas, thin, size, affinity_group } = {}] = rest.created;
+  assert.deepEqual([replicas, thin, affinity_group], [2, true, { id: "shop/data-db" }]);
+  assert.equal(size, 300 * MIB, "what xfs takes at least");
+  const { publishContext } = (await ok(
+    "ControllerPublishVolume",
+    publishOf({ volumeContext: parameters }),
+  )) as { publishContext: Record<string, string> };
+  const { uri: _, ...context } = publishContext;
+  const [ioTimeout, nvmeCtrlLossTmo, nvmeKeepAliveTmo, nvmeNrIoQueues] = ["30", "60", "5", "4"];
+  assert.deepEqual(context, { ioTimeout, nvmeCtrlLossTmo, nvmeKeepAliveTmo, nvmeNrIoQueues });
+});
+
+test("CreateVolume keeps a volume to the nodes that allowedTopologies names", async (t) => {
+  const { ok } = await start(t);
+  const made = async (name: string, ...requisite: Record<string, string>[]) => {
+    const terms = requisite.map((segments) => ({ segments }));
+    const answer = await ok(
+      "CreateVolume",
+      createOf({ name, accessibilityRequirements: { requisite: terms, preferred: terms } }),
+    );
+    const { accessibleTopology } = (answer as { volume: { accessibleTopology: object[] } }).volume;
+    return accessibleTopology;
+  };
+  const [node, own] = ["openebs.io/nodename", { "openebs.io/csi-node": "mayastor" }];
+  const [a, b] = [{ [node]: "a" }, { [node]: "b" }];
+  assert.deepEqual(await made(`pvc-${A}`, a, b), [
+    { segments: { ...own, ...a } },
+    { segments: { ...own, ...b } },
+  ]);
+  assert.deepEqual(await made(`pvc-${A}`, own), [{ segments: own }]);
+  assert.deepEqual(await made(`pvc-${A}`, { zone: "x" }, a), [{ segments: { ...own, ...a } }]);
+  assert.deepEqual(await made(`pvc-${A}`, { ...own, ...a }, { ...own, ...b }), [{ segments: own }]);
 });
 
 test("calls at the same time for one volume: the second is ABORTED, other volumes go on", async (t) => {
@@ -342,6 +404,8 @@ test("ValidateVolumeCapabilities confirms only when all that is asked for is sup
     ]),
     { parameters: { protocol: "iscsi" } },
     { volumeContext: { ioTimeout: "0" } },
+    { parameters: { replicas: "3" } },
+    { volumeContext: { thin: "yes" } },
     { mutableParameters: { repl: "3" } },
   ]) {
     const reply = (await ok("ValidateVolumeCapabilities", validateOf(over))) as object; // a message
@@ -378,7 +442,7 @@ test("GetCapacity counts what volumes so made could use where they are wanted", 
   const one = { availableCapacity: String(POOL_BYTES) };
   for (const request of [
     ...[{}, { parameters: { repl: "2", thin: "true" } }, { volumeCapabilities: [mount, block] }],
-    ...[at({}), at({ "openebs.io/csi-node": "mayastor" }), at({ zone: "a" })],
+    ...[at({}), at({ "openebs.io/csi-node": "mayastor" })],
   ]) {
     assert.deepEqual(await ok("GetCapacity", request), all, JSON.stringify(request));
   }
@@ -386,6 +450,7 @@ test("GetCapacity counts what volumes so made could use where they are wanted", 
   for (const request of [
     ...[at({ "openebs.io/nodename": "elsewhere" }), at({ "openebs.io/csi-node": "other" })],
     at({ "openebs.io/nodename": "node-1", "openebs.io/csi-node": "other" }),
+    at({ zone: "a" }),
     ...UNSUPPORTED.map((capability) => ({ volumeCapabilities: [mount, capability] })),
   ]) {
     assert.deepEqual(await ok("GetCapacity", request), {}, JSON.stringify(request));
@@ -393,6 +458,38 @@ test("GetCapacity counts what volumes so made could use where they are wanted", 
   for (const parameters of [{ protocol: "iscsi" }, { repl: "0" }]) {
     await expect("INVALID_ARGUMENT", "GetCapacity", { parameters });
   }
+});
+
+test("GetCapacity counts free space, of pools that CreateVolume takes", async (t) => {
+  const { rest, ok } = await start(t);
+  const capacity = async (node?: string) => {
+    const segments = { "openebs.io/nodename": node };
+    const request = node === undefined ? {} : { accessibleTopology: { segments } };
+    const answer = await ok("GetCapacity", request);
+    return Number((answer as { availableCapacity?: string }).availableCapacity ?? 0);
+  };
+  const [first, second] = rest.pools;
+  assert.ok(first && second);
+  first.state.used = 100 * MIB;
+  assert.equal(await capacity(), 2 * POOL_BYTES - 100 * MIB);
+  first.state.used = POOL_BYTES + MIB;
+  assert.equal(await capacity(), POOL_BYTES, "a pool never counts less than nothing");
+  first.state.used = 0;
+  for (const pool of [
+    { ...first, spec: { ...first.spec, labels: { "openebs.io/created-by": "hand" } } },
+    { ...first, spec: { ...first.spec, status: "Deleting" } },
+    { ...first, state: { ...first.state, status: "Faulted" } },
+    { ...first, state: { ...first.state, status: "Unknown" } },
+  ]) {
+    rest.pools = [pool, second];
+    assert.equal(await capacity(), POOL_BYTES, JSON.stringify(pool));
+    assert.equal(await capacity("node-1"), 0);
+  }
+  rest.pools = [first, second];
+  rest.cordoned.add("node-1");
+  assert.equal(await capacity(), POOL_BYTES);
+  rest.away.add("node-2");
+  assert.equal(await capacity(), 0);
 });
 
 test("what is not offered is UNIMPLEMENTED, whatever its fields; the rest says what it is", async (t) => {

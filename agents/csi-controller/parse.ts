@@ -5,15 +5,17 @@
  * `resource-exhausted` where the specification says so) with the field's name, before anything is asked of anyone.
  */
 import {
+  connectionParameter,
   type FileSystem,
+  NODE_NAME_TOPOLOGY_KEY,
   PARAMETER,
   POOL_LABEL,
   PUBLISH_CONTEXT_KEYS,
   parseFileSystem,
-  timeoutParameter,
   uint32Parameter,
   uuidOfVolumeName,
 } from "#common/csi/driver.ts";
+import { checkParameterNames, normalParameters } from "#common/csi/parameters.ts";
 import { errorMessage, SvcError } from "#common/errors.ts";
 import type { CreateVolumeBody } from "#common/openapi/model.ts";
 import {
@@ -88,7 +90,9 @@ export function checkProtocol(what: string, parameters: StringMap): void {
 function booleanParameter(what: string, parameters: StringMap, key: string): boolean {
   const value = parameters[key] ?? "false";
   if (value !== "true" && value !== "false") {
-    throw refuse(what, `parameter ${key} is "${value}", neither true nor false`);
+    const near = ["true", "false"].find((one) => one === value.trim().toLowerCase());
+    const hint = near === undefined ? "" : `; write "${near}"`;
+    throw refuse(what, `parameter ${key} is "${value}", neither "true" nor "false"${hint}`);
   }
   return value === "true";
 }
@@ -163,11 +167,43 @@ export function parseSize(
   };
 }
 
-/** A wish for a topology that names none of our keys, or names them with our values. */
-export function isCompatible(wished: Topology, segments: StringMap): boolean {
-  return Object.entries(wished.segments).every(
-    ([key, value]) => segments[key] === undefined || segments[key] === value,
+/** A topology that nodes of ours can have: they know their name and the driver's own segments, and nothing else. */
+export function isCompatible({ segments: wished }: Topology, segments: StringMap): boolean {
+  return Object.entries(wished).every(
+    ([key, value]) => key === NODE_NAME_TOPOLOGY_KEY || segments[key] === value,
   );
+}
+
+/**
+ * From where the volume may be used: where the driver's nodes are, or only on the nodes that a StorageClass names in
+ * `allowedTopologies`. Without those the provisioner lists the nodes that there are now, each with all of its keys; such
+ * a list is no restriction, because nodes that join later can use the volume just as well.
+ * @throws {SvcError} `resource-exhausted` when no node can be in any of the topologies
+ */
+export function accessibleFrom(
+  what: string,
+  requisite: readonly Topology[],
+  segments: StringMap,
+): StringMap[] {
+  if (requisite.length === 0) return [segments];
+  const fitting = requisite.filter((one) => isCompatible(one, segments));
+  if (fitting.length === 0) {
+    const known = [
+      ...Object.entries(segments).map((pair) => pair.join("=")),
+      `${NODE_NAME_TOPOLOGY_KEY}=<node>`,
+    ];
+    throw new SvcError(
+      "resource-exhausted",
+      `Cannot ${what}: no requisite topology (allowedTopologies) has nodes that can use it; known are ${known.join(", ")}`,
+    );
+  }
+  const isRestriction = fitting.every(
+    ({ segments: wished }) =>
+      NODE_NAME_TOPOLOGY_KEY in wished && Object.keys(segments).some((key) => !(key in wished)),
+  );
+  return isRestriction
+    ? fitting.map(({ segments: wished }) => ({ ...segments, ...wished }))
+    : [segments];
 }
 
 type Parameters = {
@@ -177,15 +213,16 @@ type Parameters = {
 };
 
 /** StorageClass parameters, of which those for the node are only looked at. @throws {SvcError} `invalid-argument` */
-export function checkParameters(what: string, parameters: StringMap): Parameters {
+export function checkParameters(what: string, given: StringMap): Parameters {
+  checkParameterNames(what, given);
+  const parameters = normalParameters(given);
   checkProtocol(what, parameters);
-  for (const key of PUBLISH_CONTEXT_KEYS) timeoutParameter(parameters, key);
-  uint32Parameter(parameters, PARAMETER.nrIoQueues);
+  for (const key of PUBLISH_CONTEXT_KEYS) connectionParameter(parameters, key);
   parseFileSystem(parameters[PARAMETER.fsType] ?? "");
   const grouped = booleanParameter(what, parameters, PARAMETER.stsAffinityGroup);
   return {
     replicas: parseReplicas(what, parameters),
-    thin: parameters[PARAMETER.thin] === "true",
+    thin: booleanParameter(what, parameters, PARAMETER.thin),
     group: grouped ? affinityGroup(parameters) : null,
   };
 }
@@ -214,6 +251,8 @@ export function whyUnconfirmed(
 export type VolumeWish = {
   readonly uuid: string;
   readonly body: CreateVolumeBody;
+  /** Segments of the nodes that may use the volume. */
+  readonly topologies: readonly StringMap[];
   readonly requiredBytes: number;
   readonly limitBytes: number | null;
 };
@@ -223,7 +262,8 @@ export function parseCreateVolume(
   request: CreateVolumeRequest,
   nodeSegments: StringMap,
 ): VolumeWish {
-  const { name, parameters } = request;
+  const { name } = request;
+  const parameters = normalParameters(request.parameters);
   required("create volume", "name", name);
   const what = `create volume ${name}`;
   const uuid = uuidOfVolumeName(name);
@@ -236,7 +276,7 @@ export function parseCreateVolume(
   }
   if (request.volumeCapabilities.length === 0) throw refuse(what, "it has no capabilities");
   for (const capability of request.volumeCapabilities) checkCapability(what, capability);
-  const { replicas, thin, group } = checkParameters(what, parameters);
+  const { replicas, thin, group } = checkParameters(what, request.parameters);
   const fileSystems = fileSystemsOf(request.volumeCapabilities, parameters);
   const { bytes, ...range } = parseSize(what, request.capacityRange, fileSystems);
   const body: CreateVolumeBody = {
@@ -252,13 +292,8 @@ export function parseCreateVolume(
     ...(group === null ? {} : { affinity_group: { id: group } }),
   };
   const requisite = request.accessibilityRequirements?.requisite ?? [];
-  if (requisite.length > 0 && !requisite.some((one) => isCompatible(one, nodeSegments))) {
-    throw new SvcError(
-      "resource-exhausted",
-      `Cannot ${what}: no requisite topology has nodes that can use it`,
-    );
-  }
-  return { uuid, body, ...range };
+  const topologies = accessibleFrom(what, requisite, nodeSegments);
+  return { uuid, body, topologies, ...range };
 }
 
 /** @throws {SvcError} `aborted` when it is not a token that an earlier page returned */

@@ -190,6 +190,11 @@ export class RestApi {
     return this.#call({ what: `read node ${id}`, method: "GET", path, signal }, NodeSchema);
   }
 
+  listNodes(signal?: AbortSignal): Promise<Node[]> {
+    const call: Call = { what: "list nodes", method: "GET", path: "/nodes", signal };
+    return this.#call(call, Type.Array(NodeSchema));
+  }
+
   listPools(node: string | null, signal?: AbortSignal): Promise<Pool[]> {
     const path = node === null ? "/pools" : `/nodes/${segment(node)}/pools`;
     return this.#call({ what: "list pools", method: "GET", path, signal }, Type.Array(PoolSchema));

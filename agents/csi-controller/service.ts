@@ -6,6 +6,7 @@
  */
 import { NODE_NAME_TOPOLOGY_KEY } from "#common/csi/driver.ts";
 import { Limiter, type VolumeGuard } from "#common/csi/guard.ts";
+import { unknownParameters } from "#common/csi/parameters.ts";
 import { SvcError } from "#common/errors.ts";
 import { isUuid, parseNodeId } from "#common/ids.ts";
 import type { Log } from "#common/log.ts";
@@ -79,14 +80,17 @@ function checkNode(what: string, id: string): void {
 export function controllerHandlers(parts: ControllerParts): ControllerHandlers {
   const { rest, guard, log, nodeSegments, onCreate } = parts;
   const limiter = new Limiter(parts.concurrentMax);
-  const topology = [{ segments: { ...nodeSegments } }];
   const guarded = <T>(uuid: string, operation: string, work: () => Promise<T>): Promise<T> =>
     guard.run(uuid, operation, () => limiter.run(work));
-  const entry = ({ spec }: Volume, volumeContext: Readonly<Record<string, string>> = {}) => ({
+  const entry = (
+    { spec }: Volume,
+    volumeContext: Readonly<Record<string, string>> = {},
+    topologies: readonly Readonly<Record<string, string>>[] = [nodeSegments],
+  ) => ({
     volumeId: spec.uuid,
     capacityBytes: BigInt(spec.size),
     volumeContext: { ...volumeContext },
-    accessibleTopology: topology,
+    accessibleTopology: topologies.map((segments) => ({ segments: { ...segments } })),
   });
 
   return {
@@ -96,7 +100,7 @@ export function controllerHandlers(parts: ControllerParts): ControllerHandlers {
       return await guarded(wish.uuid, "CreateVolume", async () => {
         const volume = await createVolume(rest, wish);
         log.info("volume created", { "volume.uuid": wish.uuid, size: volume.spec.size });
-        return { volume: entry(volume, request.parameters) };
+        return { volume: entry(volume, request.parameters, wish.topologies) };
       });
     },
 
@@ -123,6 +127,11 @@ export function controllerHandlers(parts: ControllerParts): ControllerHandlers {
       const parameters = request.volumeContext;
       checkProtocol(what, parameters);
       const uuid = volumeUuid(what, request.volumeId);
+      // Attributes never change: a volume that an earlier driver made with more of them must stay usable.
+      const unknown = unknownParameters(parameters);
+      if (unknown.length > 0) {
+        log.warn("volume has attributes without effect", { "volume.uuid": uuid, unknown });
+      }
       checkNode(what, nodeId);
       const publishContext = await guarded(uuid, "ControllerPublishVolume", () =>
         publishVolume(rest, { uuid, nodeId, parameters }),

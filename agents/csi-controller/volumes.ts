@@ -5,11 +5,16 @@
  * Invariants: each is safe to repeat and ends in the same state; a repeat that wants something else is refused with
  * `already-exists` or `failed-precondition`, never carried out. Callers hold the volume's guard.
  */
-import { PUBLISH_CONTEXT_KEYS, timeoutParameter, URI_KEY } from "#common/csi/driver.ts";
+import {
+  connectionParameter,
+  POOL_LABEL,
+  PUBLISH_CONTEXT_KEYS,
+  URI_KEY,
+} from "#common/csi/driver.ts";
 import { isKind, SvcError } from "#common/errors.ts";
 import type { Log } from "#common/log.ts";
 import { nodeHostNqn } from "#common/nqn.ts";
-import type { Node, Volume } from "#common/openapi/model.ts";
+import type { Node, Pool, Volume } from "#common/openapi/model.ts";
 import type { Size, VolumeWish } from "./parse.ts";
 import type { RestApi } from "./rest.ts";
 
@@ -104,7 +109,7 @@ export async function deleteVolume(
 export function publishContextOf(parameters: StringMap): Record<string, string> {
   const context: Record<string, string> = {};
   for (const key of PUBLISH_CONTEXT_KEYS) {
-    const value = timeoutParameter(parameters, key);
+    const value = connectionParameter(parameters, key);
     if (value !== null) context[key] = String(value);
   }
   return context;
@@ -258,13 +263,27 @@ export async function unpublishVolume(
   }
 }
 
-/** Bytes of the pools that may hold volumes; those of one node when it is named. */
-export async function poolCapacity(rest: RestApi, node: string | null): Promise<number> {
+/** The pool is one that volumes of this driver are placed on, and takes new ones. */
+function takesVolumes({ spec, state }: Pool, isOpen: (node: string) => boolean): boolean {
+  if (spec?.labels?.[POOL_LABEL.key] !== POOL_LABEL.value) return false;
+  if (spec.status !== "Created") return false;
+  return (state?.status === "Online" || state?.status === "Degraded") && isOpen(spec.node);
+}
+
+/** Free bytes of the pools that may hold new volumes; those of one node when it is named. */
+export async function poolCapacity(
+  rest: Pick<RestApi, "listPools" | "listNodes">,
+  node: string | null,
+): Promise<number> {
   try {
-    const pools = await rest.listPools(node);
+    const [pools, nodes] = await Promise.all([rest.listPools(node), rest.listNodes()]);
+    const open = new Set(nodes.filter(isUsable).map(({ id }) => id));
     return pools
-      .filter(({ state }) => state?.status === "Online" || state?.status === "Degraded")
-      .reduce((sum, { state }) => sum + (state?.capacity ?? 0), 0);
+      .filter((pool) => takesVolumes(pool, (id) => open.has(id)))
+      .reduce(
+        (sum, { state }) => sum + Math.max(0, (state?.capacity ?? 0) - (state?.used ?? 0)),
+        0,
+      );
   } catch (error) {
     if (node !== null && isKind(error, "not-found")) return 0; // a node without storage
     throw error;

@@ -3,7 +3,7 @@
  * publish context, read once.
  */
 import type { Clock } from "#common/clock.ts";
-import { PARAMETER, timeoutParameter, URI_KEY } from "#common/csi/driver.ts";
+import { connectionParameter, PARAMETER, URI_KEY } from "#common/csi/driver.ts";
 import { SvcError } from "#common/errors.ts";
 import type { Log } from "#common/log.ts";
 import { nodeHostNqn, subsystemNqn } from "#common/nqn.ts";
@@ -76,9 +76,9 @@ export function parseAttachment(
   if (!text) throw new SvcError("invalid-argument", `Cannot stage volume ${uuid}: uri is missing`);
   const uri = parseNvmfUri(text);
   const { nqn } = publishedName("stage volume", uuid, text);
-  const ioTimeout = timeoutParameter(publishContext, PARAMETER.ioTimeout);
-  const ctrlLossTmo = timeoutParameter(publishContext, PARAMETER.ctrlLossTmo);
-  const keepAliveTmo = timeoutParameter(publishContext, PARAMETER.keepAliveTmo);
+  const ioTimeout = connectionParameter(publishContext, PARAMETER.ioTimeout);
+  const ctrlLossTmo = connectionParameter(publishContext, PARAMETER.ctrlLossTmo);
+  const keepAliveTmo = connectionParameter(publishContext, PARAMETER.keepAliveTmo);
   const ownNqn = nodeHostNqn(nodeName);
   const hostNqn = uri.hostNqns.includes(ownNqn) ? ownNqn : uri.hostNqns[0];
   const quick = ioTimeout !== null && ioTimeout <= QUICK_RECONNECT_SECONDS_MAX;
@@ -93,7 +93,7 @@ export function parseAttachment(
       reconnectDelay: ioTimeout === null ? null : quick ? 1 : 10,
       // Documented: ioTimeout sets the loss timeout too, so that an outage ends in an error after that time.
       ctrlLossTmo: ctrlLossTmo ?? ioTimeout ?? defaults.ctrlLossTmo,
-      nrIoQueues: defaults.nrIoQueues,
+      nrIoQueues: connectionParameter(publishContext, PARAMETER.nrIoQueues) ?? defaults.nrIoQueues,
     },
   };
 }

@@ -4,8 +4,9 @@
  * Invariants: one operation a volume at a time (a second one is `aborted`); nothing is touched before the whole request
  * has been checked.
  */
-import { NODE_NAME_TOPOLOGY_KEY, parseFileSystem } from "#common/csi/driver.ts";
+import { NODE_NAME_TOPOLOGY_KEY, PARAMETER, parseFileSystem } from "#common/csi/driver.ts";
 import type { VolumeGuard } from "#common/csi/guard.ts";
+import { normalParameters } from "#common/csi/parameters.ts";
 import { SvcError } from "#common/errors.ts";
 import { isUuid } from "#common/ids.ts";
 import {
@@ -53,11 +54,17 @@ function volumeUuid(what: string, id: string): string {
   throw new SvcError("not-found", `Cannot ${what}: there is no volume "${id}"`);
 }
 
+type AccessHints = {
+  readonly readOnly?: boolean;
+  /** The StorageClass's parameters: its file system counts where the capability names none. */
+  readonly volumeContext?: Readonly<Record<string, string>>;
+};
+
 /** @throws {SvcError} `invalid-argument` */
 export function parseAccess(
   what: string,
   capability: VolumeCapability | undefined,
-  readOnly = false,
+  { readOnly = false, volumeContext = {} }: AccessHints = {},
 ): Access {
   const refuse = (why: string) => new SvcError("invalid-argument", `Cannot ${what}: ${why}`);
   if (capability === undefined) throw refuse("volume capability is missing");
@@ -79,7 +86,8 @@ export function parseAccess(
           `access mode ${nameOfMode(mode)} is for reading only: mount flag ro is missing`,
         );
       }
-      return { type: "mount", fsType: parseFileSystem(accessType.value.fsType), flags };
+      const ofClass = normalParameters(volumeContext)[PARAMETER.fsType] ?? "";
+      return { type: "mount", fsType: parseFileSystem(accessType.value.fsType || ofClass), flags };
     }
     default:
       throw refuse("access type is missing: neither block nor mount");
@@ -101,7 +109,8 @@ export function nodeHandlers({ context, guard, nodeSegments }: NodeParts): NodeH
       const what = "stage volume";
       required(what, "volume_id", request.volumeId);
       const stagingPath = requiredPath(what, "staging_target_path", request.stagingTargetPath);
-      const access = parseAccess(what, request.volumeCapability);
+      const { volumeContext } = request;
+      const access = parseAccess(what, request.volumeCapability, { volumeContext });
       required(what, "uri of publish_context", request.publishContext["uri"] ?? "");
       const uuid = volumeUuid(what, request.volumeId);
       const attachment = parseAttachment({ uuid }, request.publishContext, context);
@@ -126,8 +135,8 @@ export function nodeHandlers({ context, guard, nodeSegments }: NodeParts): NodeH
       const what = "publish volume";
       required(what, "volume_id", request.volumeId);
       const targetPath = requiredPath(what, "target_path", request.targetPath);
-      const { readonly: readOnly } = request;
-      const access = parseAccess(what, request.volumeCapability, readOnly);
+      const { readonly: readOnly, volumeContext } = request;
+      const access = parseAccess(what, request.volumeCapability, { readOnly, volumeContext });
       if (request.stagingTargetPath === "") {
         // The one missing field for which the specification has a code of its own.
         throw new SvcError(

@@ -6,10 +6,10 @@ import path from "node:path";
 import { test } from "node:test";
 import { Client, credentials, status } from "@grpc/grpc-js";
 import {
+  connectionParameter,
   DRIVER_NAME,
   parseFileSystem,
   parseNodeSelector,
-  timeoutParameter,
   uint32Parameter,
   uuidOfVolumeName,
 } from "./driver.ts";
@@ -39,23 +39,26 @@ test("uint32Parameter() is null when absent and refuses what is no 32-bit number
   }
 });
 
-test("timeoutParameter() takes what the kernel takes, and names the bounds", () => {
+test("connectionParameter() takes what the kernel takes, and names the bounds", () => {
   const rows = [
     ["ioTimeout", 1, 4_294_967],
     ["nvmeCtrlLossTmo", 0, 2_147_483_647],
     ["nvmeKeepAliveTmo", 0, 2_147_483_647],
   ] as const;
   for (const [key, min, max] of rows) {
-    assert.equal(timeoutParameter({}, key), null);
+    assert.equal(connectionParameter({}, key), null);
     for (const good of [min, max])
-      assert.equal(timeoutParameter({ [key]: String(good) }, key), good);
+      assert.equal(connectionParameter({ [key]: String(good) }, key), good);
     for (const bad of [min - 1, max + 1]) {
-      assert.throws(() => timeoutParameter({ [key]: String(bad) }, key), {
+      assert.throws(() => connectionParameter({ [key]: String(bad) }, key), {
         kind: "invalid-argument",
       });
     }
   }
-  assert.throws(() => timeoutParameter({ ioTimeout: "0" }, "ioTimeout"), /between 1 and 4294967$/);
+  assert.throws(
+    () => connectionParameter({ ioTimeout: "0" }, "ioTimeout"),
+    /between 1 and 4294967$/,
+  );
 });
 
 test("parseFileSystem() knows lower-case names and defaults to ext4", () => {

@@ -50,6 +50,7 @@ export const PUBLISH_CONTEXT_KEYS = [
   PARAMETER.ioTimeout,
   PARAMETER.ctrlLossTmo,
   PARAMETER.keepAliveTmo,
+  PARAMETER.nrIoQueues,
 ] as const;
 
 /**
@@ -68,27 +69,30 @@ export function uint32Parameter(map: Readonly<Record<string, string>>, key: stri
   return Number(text);
 }
 
-/** Seconds that the kernel takes: it keeps an I/O timeout as 32 bits of milliseconds, options of fabrics are signed. */
-const TIMEOUT_SECONDS: Readonly<Record<(typeof PUBLISH_CONTEXT_KEYS)[number], [number, number]>> = {
-  [PARAMETER.ioTimeout]: [1, 4_294_967],
-  [PARAMETER.ctrlLossTmo]: [0, 0x7fff_ffff],
-  [PARAMETER.keepAliveTmo]: [0, 0x7fff_ffff],
-};
+/** What the kernel takes: it keeps an I/O timeout as 32 bits of milliseconds, options of fabrics are signed. */
+const CONNECTION_LIMITS: Readonly<Record<(typeof PUBLISH_CONTEXT_KEYS)[number], [number, number]>> =
+  {
+    [PARAMETER.ioTimeout]: [1, 4_294_967],
+    [PARAMETER.ctrlLossTmo]: [0, 0x7fff_ffff],
+    [PARAMETER.keepAliveTmo]: [0, 0x7fff_ffff],
+    [PARAMETER.nrIoQueues]: [1, 0x7fff_ffff], // it makes as many as the node has CPUs, at most
+  };
 
 /**
- * One of the timeouts, in seconds; null when absent or empty.
+ * One setting of a connection, in seconds (the number of queues: as it is); null when absent or empty.
  * @throws {SvcError} `invalid-argument` also when the kernel would refuse it
  */
-export function timeoutParameter(
+export function connectionParameter(
   map: Readonly<Record<string, string>>,
   key: (typeof PUBLISH_CONTEXT_KEYS)[number],
 ): number | null {
-  const seconds = uint32Parameter(map, key);
-  const [min, max] = TIMEOUT_SECONDS[key];
-  if (seconds === null || (seconds >= min && seconds <= max)) return seconds;
+  const value = uint32Parameter(map, key);
+  const [min, max] = CONNECTION_LIMITS[key];
+  if (value === null || (value >= min && value <= max)) return value;
+  const unit = key === PARAMETER.nrIoQueues ? "" : " s";
   throw new SvcError(
     "invalid-argument",
-    `Cannot read parameter ${key}: ${seconds} s is not between ${min} and ${max}`,
+    `Cannot read parameter ${key}: ${value}${unit} is not between ${min} and ${max}`,
   );
 }
 

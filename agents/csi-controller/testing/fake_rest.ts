@@ -16,6 +16,8 @@ import type {
 
 const MIB = 1024 * 1024;
 const NODES = ["node-1", "node-2"];
+/** Pools as REST tells them, in place of one a node. */
+type PoolAnswer = ReturnType<typeof pool>;
 /** Of each node's pool. */
 export const POOL_BYTES = 512 * MIB;
 
@@ -44,6 +46,8 @@ export class FakeRest {
   readonly away = new Set<string>();
   /** Of nodes whose engine has registered with a host NQN of its own. */
   readonly hostNqns = new Map<string, string>();
+  readonly cordoned = new Set<string>();
+  pools: PoolAnswer[] = NODES.map(pool);
   /** The target lets everyone in, as without access lists. */
   open = false;
   /** As an api-rest of 2.2, which does not say to whom a volume is published. */
@@ -94,20 +98,28 @@ export class FakeRest {
     if (request.method !== "GET") this.changes.push(call);
     const [, kind = "", id = "", part = ""] = path.split("/").map(decodeURIComponent);
     if (kind === "nodes" && part === "pools") {
-      return NODES.includes(id) ? [200, [pool(id)]] : failure("NotFound", `no node ${id}`);
+      return NODES.includes(id)
+        ? [200, this.pools.filter(({ spec }) => spec.node === id)]
+        : failure("NotFound", `no node ${id}`);
     }
     if (kind === "nodes") {
-      if (!NODES.includes(id)) return failure("NotFound", `no node ${id}`);
-      const status = this.away.has(id) ? "Offline" : "Online";
-      const [grpcEndpoint, spec] = ["10.0.0.1:10124", { id, grpcEndpoint: "10.0.0.1:10124" }];
-      const state = { id, grpcEndpoint, status };
-      const nqn = this.hostNqns.get(id);
-      return [200, { id, spec, state: nqn === undefined ? state : { ...state, node_nqn: nqn } }];
+      if (id === "") return [200, NODES.map((name) => this.#node(name))];
+      return NODES.includes(id) ? [200, this.#node(id)] : failure("NotFound", `no node ${id}`);
     }
-    if (kind === "pools") return [200, NODES.map(pool)];
+    if (kind === "pools") return [200, this.pools];
     if (id === "") return this.#list(url.searchParams);
     if (part === "target") return this.#target(request.method, id, text);
     return this.#volume(request.method, id, text);
+  }
+
+  #node(id: string) {
+    const status = this.away.has(id) ? "Offline" : "Online";
+    const [grpcEndpoint, endpoint] = ["10.0.0.1:10124", { id, grpcEndpoint: "10.0.0.1:10124" }];
+    const cordon = { cordonedstate: { cordonlabels: ["repair"] } };
+    const spec = this.cordoned.has(id) ? { ...endpoint, cordondrainstate: cordon } : endpoint;
+    const state = { id, grpcEndpoint, status };
+    const nqn = this.hostNqns.get(id);
+    return { id, spec, state: nqn === undefined ? state : { ...state, node_nqn: nqn } };
   }
 
   #list(query: URLSearchParams): Answer {
@@ -192,8 +204,9 @@ export class FakeRest {
 function pool(node: string) {
   const id = node.replace("node", "pool");
   const of = { id, node, disks: ["/dev/sdb"] };
+  const labels = { "openebs.io/created-by": "operator-diskpool" };
   const state = { ...of, status: "Online", capacity: POOL_BYTES, used: 0, committed: 0 };
-  return { id, spec: { ...of, status: "Created" }, state };
+  return { id, spec: { ...of, labels, status: "Created" }, state };
 }
 
 function volumeOf(uuid: string, body: CreateVolumeBody): Volume {
