@@ -190,4 +190,31 @@ describe("an answer", () => {
       }
     }
   });
+
+  test("that got lost when a replica was attached does not leave it in use while it is destroyed", async () => {
+    const rig = await started();
+    try {
+      rig.cluster.fault = ({ name }) => (name === "addChild" ? "lost" : "ok");
+      const scale = (replicas: number) =>
+        call(rig.api, "SetVolumeReplicaCount", { volume: V1, replicas });
+      await scale(3);
+      rig.cluster.fault = () => "ok";
+      await rig.look();
+      const destroyed: string[] = [];
+      const { data } = rig.cluster;
+      data.onDestroy = (replica) => {
+        const inUse = rig.cluster.openNexuses().flatMap(({ children }) => children);
+        assert.ok(!inUse.some((uri) => uri.includes(replica)), "a child lost its replica");
+        destroyed.push(replica);
+      };
+      while (rig.core.registry.nexuses("node-1").some(({ rebuilds }) => rebuilds > 0)) {
+        await rig.cluster.rebuildStep();
+        await rig.look();
+      }
+      await scale(2);
+      assert.equal(destroyed.length, 1);
+    } finally {
+      await rig.close();
+    }
+  });
 });

@@ -26,6 +26,7 @@ import {
   unfitFor,
 } from "../scheduling/replica.ts";
 import {
+  childOf,
   nodeOfReplica,
   poolItems,
   replicaItems,
@@ -199,7 +200,11 @@ export async function detachReplica(core: Core, nexus: NexusSpec, replica: strin
   const child = nexus.children.find(
     (known) => "Replica" in known && known.Replica.uuid === replica,
   );
-  if (child) await removeChild(core, nexus.uuid, childUri(child));
+  // One whose adding got no answer is in its state alone, and would lose its replica while it is in use.
+  const uri = child
+    ? childUri(child)
+    : childOf(replica, nexus, core.registry.nexus(nexus.uuid))?.uri;
+  if (uri !== undefined) await removeChild(core, nexus.uuid, uri);
 }
 
 export type AttachPlan =
