@@ -4,6 +4,7 @@
 // Rules are checked in order; the first that matches a request decides. Home reactor only: set
 // rules there; channels of every reactor see them from their next request on.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <mutex>
@@ -53,7 +54,10 @@ class FaultBdev final : public Bdev, public std::enable_shared_from_this<FaultBd
   [[nodiscard]] std::string product_name() const override { return "Fault injection"; }
   [[nodiscard]] std::string uri() const override { return uri_; }
   [[nodiscard]] uint32_t block_size() const noexcept override { return base_->block_size(); }
-  [[nodiscard]] uint64_t size_bytes() const noexcept override { return base_->size_bytes(); }
+  [[nodiscard]] uint64_t size_bytes() const noexcept override {
+    return std::min(base_->size_bytes(), size_limit_.load());
+  }
+  void shrink_to(uint64_t size_bytes) noexcept { size_limit_ = size_bytes; }
   [[nodiscard]] bool supports(IoType type) const noexcept override { return base_->supports(type); }
   [[nodiscard]] std::optional<uint64_t> allocated_bytes() const override {
     return base_->allocated_bytes();
@@ -70,6 +74,7 @@ class FaultBdev final : public Bdev, public std::enable_shared_from_this<FaultBd
 
  private:
   friend class FaultChannel;
+  std::atomic<uint64_t> size_limit_{UINT64_MAX};
   struct Rule {
     uint64_t id;
     FaultRule rule;

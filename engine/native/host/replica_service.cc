@@ -268,7 +268,24 @@ Task<Result<ReplicaInfo>> ReplicaService::resize(std::string uuid, uint64_t size
   const auto lvol = find("resize", uuid, home);
   if (!lvol.ok()) co_return lvol.error();
   const auto store = lvol.value()->store();
+  const bool shrinks = size < lvol.value()->size_bytes();
+  if (shrinks) {
+    // Nobody may have looked at its size and come to rely on it, nor do so until it is done.
+    const auto served = sharing_.target().find(nqn_of(lvol.value()->lvol_name()));
+    if (served.ok() && !served.value().hosts.empty()) {
+      co_return Error{ErrorCode::kFailedPrecondition,
+                      "Cannot resize replica " + uuid + ": it would shrink, and host " +
+                          served.value().hosts.front().nqn + " is connected to it"};
+    }
+    const auto claimed = registry_.claim(lvol.value()->name(), "a resize that shrinks it");
+    if (!claimed.ok()) {
+      co_return Error{
+          ErrorCode::kFailedPrecondition,
+          "Cannot resize replica " + uuid + ": it would shrink, and " + claimed.error().message};
+    }
+  }
   const auto resized = co_await store->resize_lvol(lvol.value()->uuid(), size);
+  if (shrinks) registry_.unclaim(lvol.value()->name());
   if (!resized.ok()) {
     Error error = resized.error();
     error.message = "Cannot resize replica " + uuid + ": " + error.message;

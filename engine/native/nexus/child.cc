@@ -107,6 +107,7 @@ Task<Result<void>> open_device(BdevRegistry& registry, Child& child, std::string
   child.device_owned = !existing;
   child.power_cycle = child.device->power_cycle();
   child.medium = child.device->medium();
+  child.device_uuid = child.device->uuid();
   if (child.uuid.empty()) child.uuid = record_uuid(child.uri, *child.device);
   Result<void> claimed = registry.claim(child.device_name, "nexus " + nexus_name);
   if (claimed.ok()) co_return claimed;

@@ -51,6 +51,7 @@ struct Child {
   bool ever_synced = false;  // the log tells what it missed since
   Uuid power_cycle;          // of its device, when it was opened last
   Uuid medium;               // likewise
+  Uuid device_uuid;          // likewise, whatever its URI says
   std::optional<uint64_t> fault_time_ns;
   std::shared_ptr<Bdev> device;
   std::string device_name;

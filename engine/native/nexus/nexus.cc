@@ -103,18 +103,17 @@ Task<Result<void>> Nexus::open_children() {
     child->slot = free_slot();
     Result<void> opened = co_await open_child(child);
     if (!opened.ok()) co_return opened;
-    children_.push_back(child);
+    const Result<void> accepted = check_child(*child);
+    children_.push_back(child);  // closed with the others
+    if (!accepted.ok()) {
+      co_return Error{ErrorCode::kInvalidArgument, accepted.error().message};
+    }
+    block_size_ = child->device->block_size();
   }
-  block_size_ = children_.front()->device->block_size();
   uint64_t blocks = UINT64_MAX;
   for (const ChildPtr& child : children_) {
     const Bdev& device = *child->device;
     const std::string who = "child '" + child->uri + "' ";
-    if (device.block_size() != block_size_) {
-      co_return Error{ErrorCode::kInvalidArgument,
-                      who + "has blocks of " + std::to_string(device.block_size()) +
-                          " bytes, others of " + std::to_string(block_size_)};
-    }
     if (device.size_bytes() < options_.size_bytes) {
       co_return Error{ErrorCode::kInvalidArgument,
                       who + "has " + std::to_string(device.size_bytes()) +

@@ -215,6 +215,9 @@ class Nexus final : public Bdev, public std::enable_shared_from_this<Nexus> {
 
   // nexus_children.cc
   Task<Result<void>> open_child(ChildPtr child);  // device, checks, reservation
+  [[nodiscard]] Result<void> check_child(const Child& child) const;
+  [[nodiscard]] bool has_room(const Bdev& device) const;
+  [[nodiscard]] Uuid exported_uuid() const;
   Task<Result<void>> connect_child(ChildPtr child, bool synced);
   Task<void> disconnect_child(ChildPtr child);  // and closes its channels and device
   Task<Result<void>> online_child(ChildPtr child);

@@ -39,6 +39,51 @@ Task<Result<void>> Nexus::open_child(ChildPtr child) {
   co_return Result<void>();
 }
 
+// What every child has to be, whichever way it comes in; its device is open and claimed, so that
+// what is found here can only change by the device itself: connect_child() looks again.
+Result<void> Nexus::check_child(const Child& child) const {
+  const Bdev& device = *child.device;
+  const auto misfit = [&child](ErrorCode code, const std::string& why) {
+    return Error{code, "child '" + child.uri + "' " + why};
+  };
+  if (&device == this || device.uuid() == options_.uuid || device.uuid() == exported_uuid()) {
+    return misfit(ErrorCode::kInvalidArgument, "is the nexus itself");
+  }
+  for (const ChildPtr& other : children_) {
+    if (other.get() == &child) continue;
+    const bool same_record = other->uuid == child.uuid;
+    const bool same_device = !child.device_uuid.is_nil() && other->device_uuid == child.device_uuid;
+    if (!same_record && !same_device) continue;
+    return misfit(ErrorCode::kAlreadyExists,
+                  std::string(same_device ? "is the same device" : "has the same uuid") +
+                      " as child '" + other->uri + "'");
+  }
+  if (block_size_ == 0) return {};  // the first: the others are compared with it
+  if (device.block_size() != block_size_) {
+    return misfit(ErrorCode::kInvalidArgument,
+                  "has blocks of " + std::to_string(device.block_size()) + " bytes, others of " +
+                      std::to_string(block_size_));
+  }
+  if (size_bytes_ > 0 && !has_room(device)) {
+    return misfit(ErrorCode::kInvalidArgument,
+                  "has " + std::to_string(device.size_bytes()) +
+                      " bytes, too few for the data of the nexus: " + std::to_string(size_bytes_));
+  }
+  return {};
+}
+
+bool Nexus::has_room(const Bdev& device) const {
+  const Result<DataArea> area =
+      data_area(device.size_bytes() / device.block_size(), device.block_size(), size_bytes_);
+  return area.ok() && area.value().block_count * block_size_ >= size_bytes_;
+}
+
+// The volume's where the name tells it: hosts see that one (Sharing).
+Uuid Nexus::exported_uuid() const {
+  const auto uuid = Uuid::parse(options_.name.substr(0, options_.name.find(':')));
+  return uuid.ok() ? uuid.value() : options_.uuid;
+}
+
 // Connects an open device on every core; from then on the child gets writes.
 Task<Result<void>> Nexus::connect_child(ChildPtr child, bool synced) {
   std::optional<Error> failure;
@@ -54,6 +99,10 @@ Task<Result<void>> Nexus::connect_child(ChildPtr child, bool synced) {
   co_await on_cores(connect);
   for (const auto& error : failures) {
     if (error.has_value()) failure = error;
+  }
+  // Its channels are open now: from here on it can't shrink.
+  if (!failure.has_value() && !has_room(*child->device)) {
+    failure = Error{ErrorCode::kFailedPrecondition, "it has become too small meanwhile"};
   }
   if (!failure.has_value() && child->early_failure.has_value()) {
     failure = Error{ErrorCode::kUnavailable, "its first write failed",
@@ -100,29 +149,11 @@ Task<Result<void>> Nexus::add_child(std::string uri, bool norebuild) {
   child->slot = free_slot();
   Result<void> opened = co_await open_child(child);
   if (!opened.ok()) co_return opened;
-  const Bdev& device = *child->device;
-  const Result<DataArea> area =
-      data_area(device.size_bytes() / device.block_size(), device.block_size(), size_bytes_);
-  std::optional<Error> misfit;
-  if (device.block_size() != block_size_) {
-    misfit = child_error(ErrorCode::kInvalidArgument, "add", uri, "its block size differs");
-  } else if (!area.ok()) {
-    misfit = area.error();
-  } else if (area.value().block_count * block_size_ < size_bytes_) {
-    misfit = child_error(ErrorCode::kInvalidArgument, "add", uri,
-                         "it is too small for the data of the nexus");
-  }
-  for (const ChildPtr& other : children_) {
-    if (other->uuid != child->uuid) continue;
-    misfit = child_error(ErrorCode::kAlreadyExists, "add", uri, "a child has its uuid");
-  }
-  if (!misfit.has_value()) {
-    Result<void> still_open = check_open("add child");
-    if (!still_open.ok()) misfit = still_open.error();
-  }
-  if (misfit.has_value()) {
+  Result<void> accepted = check_child(*child);
+  if (accepted.ok()) accepted = check_open("add child");
+  if (!accepted.ok()) {
     co_await close_device(registry_, *child);
-    co_return *misfit;
+    co_return accepted;
   }
   child->log = std::make_unique<WriteLog>(size_bytes_);
   child->log->mark_everything();
@@ -293,14 +324,8 @@ Task<Result<void>> Nexus::online_child(ChildPtr child) {
     co_return opened;
   }
   const Bdev& device = *child->device;
-  const Result<DataArea> area =
-      data_area(device.size_bytes() / device.block_size(), device.block_size(), size_bytes_);
   std::optional<Error> misfit;
-  if (device.block_size() != block_size_ || !area.ok() ||
-      area.value().block_count * block_size_ < size_bytes_) {
-    misfit = child_error(ErrorCode::kInvalidArgument, "online", child->uri,
-                         "its device has another size than before");
-  }
+  if (const Result<void> accepted = check_child(*child); !accepted.ok()) misfit = accepted.error();
   const bool same_medium = medium_before.is_nil() || child->medium == medium_before;
   if (child->counts && !same_medium) {
     misfit = child_error(ErrorCode::kFailedPrecondition, "online", child->uri,

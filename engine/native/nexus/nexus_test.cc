@@ -179,6 +179,62 @@ TEST(Nexus, ChildrenOfAnotherNexusAreRefused) {
   EXPECT_EQ(rig.registry.claimed_by("a"), "nexus nexus-0");
 }
 
+// One device under two names: what one leg loses the other loses too, and a record has one line for
+// both. However it is spelled, and at whichever entrance.
+TEST(Nexus, OneDeviceIsNoTwoChildren) {
+  for (const bool uri_tells : {true, false}) {
+    NexusRig rig;
+    rig.add_device("a");
+    rig.add_device("b");
+    auto twin = FaultBdev::create("twin", rig.registry.find("mem-a"));
+    ASSERT_TRUE(rig.registry.add(twin).ok());
+    const std::string uri =
+        uri_tells ? "bdev:///twin?uuid=" + NexusRig::uuid_of("a") : std::string("bdev:///twin");
+    NexusOptions options = rig.options({"a", "b"});
+    options.children.push_back(uri);
+    const auto created = rig.try_create(options);
+    ASSERT_FALSE(created.ok());
+    EXPECT_EQ(created.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_NE(created.error().message.find("is the same device as child"), std::string::npos);
+    EXPECT_EQ(rig.registry.claimed_by("a"), "");
+    EXPECT_EQ(rig.registry.claimed_by("twin"), "");
+
+    rig.create({"a", "b"});
+    const auto added = rig.sim.run(rig.nexus->add_child(uri, false));
+    ASSERT_FALSE(added.ok());
+    EXPECT_EQ(added.error().code, ErrorCode::kAlreadyExists);
+    EXPECT_EQ(rig.nexus->children().size(), 2u);
+    EXPECT_EQ(rig.registry.claimed_by("twin"), "");
+    EXPECT_TRUE(rig.write(0, 4096, 1).ok());
+  }
+}
+
+TEST(Nexus, IsNoChildOfItself) {
+  NexusRig rig;
+  rig.add_device("a");
+  rig.create({"a"});
+  const auto added = rig.sim.run(rig.nexus->add_child("bdev:///nexus-0", false));
+  ASSERT_FALSE(added.ok());
+  EXPECT_NE(added.error().message.find("is the nexus itself"), std::string::npos);
+  EXPECT_EQ(rig.registry.claimed_by("nexus-0"), "");
+}
+
+// Its size was looked at; then its record is stored, slowly, and it shrinks before it is connected.
+TEST(Nexus, ChildThatShrinksWhileItIsTakenIsRefused) {
+  NexusRig rig;
+  rig.add_device("a");
+  auto late = rig.add_device("b");
+  rig.create({"a"});
+  rig.store.on_stored = [&] { late->shrink_to(8 * kMiB); };
+  const auto added = rig.sim.run(rig.nexus->add_child(NexusRig::uri_of("b"), false));
+  rig.store.on_stored = nullptr;
+  ASSERT_FALSE(added.ok());
+  EXPECT_NE(added.error().message.find("too small"), std::string::npos);
+  EXPECT_EQ(rig.nexus->children().size(), 1u);
+  EXPECT_EQ(rig.store.last().find(NexusRig::uuid_of("b")), std::string::npos);
+  EXPECT_TRUE(rig.write(0, 8 * kMiB, 1).ok());
+}
+
 TEST(Nexus, ShutdownRecordsCleanAndIsIdempotent) {
   NexusRig rig;
   rig.add_device("a");
