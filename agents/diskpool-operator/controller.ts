@@ -22,6 +22,7 @@ import {
   type DestroyStep,
   type Devices,
   ERROR_MS,
+  type EventDraft,
   firstStep,
   isElsewhere,
   type Outcome,
@@ -53,14 +54,23 @@ export type Memory = { learn(object: unknown): void };
 export class Reconciler {
   readonly #options: ControllerOptions;
   readonly #memory: Memory;
+  /** Uids of resources that have been let go: their pools have been told about. */
+  readonly #released = new Set<string>();
 
   constructor(options: ControllerOptions, memory: Memory) {
     this.#options = options;
     this.#memory = memory;
   }
 
+  /** The object is gone. */
+  forget(uid: string): void {
+    this.#released.delete(uid);
+    this.#options.events.forget(uid);
+  }
+
   async reconcile(resource: DiskPool, signal: AbortSignal): Promise<number | null> {
     const { resources } = this.#options;
+    if (this.#released.has(resource.uid)) return null; // the watch has not seen yet that it is gone
     const step = firstStep(resource);
     switch (step.do) {
       case "nothing":
@@ -91,13 +101,22 @@ export class Reconciler {
     signal: AbortSignal,
   ): Promise<number> {
     const { log } = this.#options;
-    for (const event of events) await this.#options.events.post(resource, event, signal);
+    await this.#tell(resource, events, signal);
     if (status !== null) {
       this.#memory.learn(await this.#options.resources.report(resource, status, signal));
       const { state, cr_state, pool_status } = status;
       log.info("diskpool reported", { diskpool: resource.name, state, cr_state, pool_status });
     }
     return afterMs;
+  }
+
+  async #tell(
+    resource: DiskPool,
+    events: readonly EventDraft[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    for (const event of events) await this.#options.events.post(resource, event, signal);
+    this.#options.events.settle(resource.uid, events);
   }
 
   async #look({ name }: DiskPool, signal: AbortSignal): Promise<Seen> {
@@ -201,10 +220,14 @@ export class Reconciler {
     signal: AbortSignal,
   ): Promise<number | null> {
     if (step.do === "destroy") return ERROR_MS; // not a conclusion
-    const { events, resources, log } = this.#options;
-    for (const event of step.events) await events.post(resource, event, signal);
-    if (step.do === "wait") return step.afterMs;
+    const { resources, log } = this.#options;
+    if (step.do === "wait") {
+      await this.#tell(resource, step.events, signal);
+      return step.afterMs;
+    }
     await resources.release(resource, signal);
+    this.#released.add(resource.uid);
+    await this.#tell(resource, step.events, signal);
     log.info("diskpool released", { diskpool: resource.name });
     return null;
   }
@@ -226,7 +249,7 @@ export async function runController(
   },
   signal: AbortSignal,
 ): Promise<void> {
-  const { log, events } = options;
+  const { log } = options;
   const uids = new Map<string, string>();
   const queue = new WorkQueue({
     clock,
@@ -249,7 +272,7 @@ export async function runController(
   const handle = async (name: string): Promise<number | null> => {
     const resource = informer.get(name);
     const known = uids.get(name);
-    if (known !== undefined && known !== resource?.uid) events.forget(known);
+    if (known !== undefined && known !== resource?.uid) reconciler.forget(known);
     if (resource === undefined) {
       uids.delete(name);
       return null;

@@ -130,6 +130,8 @@ class World implements Pools, Resources, Events {
     this.notes.push(event.note);
   }
 
+  settle(): void {}
+
   forget(): void {}
 
   apply(name: string): void {
@@ -225,7 +227,7 @@ test("Reconciler gives up a pool that cannot be destroyed only when the resource
     { learn: () => {} },
   );
   const deleted = (purge: DiskPool["purge"]): DiskPool => ({
-    ...{ name: "a", namespace: "m", uid: "u", resourceVersion: "1", deleting: true, purge },
+    ...{ name: "a", namespace: "m", uid: purge, resourceVersion: "1", deleting: true, purge },
     finalizers: [FINALIZER],
     spec: { node: "n", disks: ["/dev/vdb"] },
     status: {

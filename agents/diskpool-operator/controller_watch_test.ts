@@ -92,7 +92,7 @@ test("runController() destroys the pool of a DiskPool whose deletion overtook th
     {
       ...{ client, namespace: NAMESPACE, clock: systemClock, random: seededRandom(3) },
       ...{ pools, resources: kubeResources(client), log: silentLog },
-      events: { post: async () => {}, forget: () => {} },
+      events: { post: async () => {}, settle: () => {}, forget: () => {} },
       ...{ intervalMs: INTERVAL_MS, validateDevices: true },
     },
     stop.signal,

@@ -19,7 +19,8 @@ export const CREATED_BY = { "openebs.io/created-by": "operator-diskpool" } as co
 export type EventDraft = {
   readonly action: string;
   readonly reason: string;
-  readonly type: "Normal" | "Warn" | "Warning" | "Critical";
+  /** Kubernetes knows no others. */
+  readonly type: "Normal" | "Warning";
   readonly note: string;
 };
 
@@ -110,7 +111,7 @@ function conflict(resource: DiskPool, pool: Pool): Outcome {
   const note = `Cannot create pool: "${resource.name}" exists on node ${nodeOf(pool)}, not on ${resource.spec.node}; delete this DiskPool and make one with another name`;
   return {
     status: changed(resource, status),
-    events: [{ action: "Create or Import Failure", reason: "Failure", type: "Critical", note }],
+    events: [{ action: "Create or Import Failure", reason: "Failure", type: "Warning", note }],
     afterMs: ERROR_MS,
   };
 }
@@ -181,7 +182,7 @@ export function afterFailedCreate(
     afterMs: ERROR_MS,
   });
   const failure = (note: string) =>
-    event({ action: "Create or Import Failure", reason: "Failure", type: "Critical", note });
+    event({ action: "Create or Import Failure", reason: "Failure", type: "Warning", note });
   if (devices.of === "unknown-node") {
     return failure(`Cannot find io-engine node "${spec.node}"`);
   }
@@ -190,7 +191,7 @@ export function afterFailedCreate(
     return event({
       action: "Create or import",
       reason: "Missing",
-      type: "Warn",
+      type: "Warning",
       note: `The block device(s): ${missing.join(", ")} can not be found on node ${spec.node}`,
     });
   }
@@ -222,15 +223,17 @@ export function afterLook(
       const event = { action: "Notfound", reason: "Check", type: "Warning", note } as const;
       return again(resource, event, intervalMs);
     }
+    // Nobody could be asked: that says nothing about the pool. What was seen last stays, and nothing is made anew.
     case "unreachable": {
-      const note = "Could not reach the REST API for information about this pool";
+      const note =
+        "Could not reach the REST API for information about this pool; its status is what was seen last";
       const event = { action: "Unreachable", reason: "Check", type: "Warning", note } as const;
-      return again(resource, event, ERROR_MS);
+      return { status: null, events: [event], afterMs: ERROR_MS };
     }
     case "failed": {
       const note = `The pool information is not available: ${seen.error.message}`;
       const event = { action: "Missing", reason: "Check", type: "Warning", note } as const;
-      return again(resource, event, ERROR_MS);
+      return { status: null, events: [event], afterMs: ERROR_MS };
     }
   }
 }

@@ -135,7 +135,7 @@ test("afterCreate() looks again in 3 s when the pool has no state yet", () => {
 test("afterCreate() tells of a pool of that name on another node, and leaves it alone", () => {
   const outcome = afterCreate(resource(), { made: false, pool: pool({}, "worker-9"), intervalMs });
   assert.deepEqual([outcome.status?.state, outcome.status?.cr_state], ["Error", "Creating"]);
-  assert.equal(outcome.events[0]?.type, "Critical");
+  assert.equal(outcome.events[0]?.type, "Warning");
   assert.match(outcome.events[0]?.note ?? "", /exists on node worker-9, not on worker-0/);
   const again = resource({ status: outcome.status });
   const second = afterCreate(again, { made: false, pool: pool({}, "worker-9"), intervalMs });
@@ -160,10 +160,10 @@ test("afterFailedCreate() explains a missing disk, an unknown node, anything els
     return [events[0]?.reason, events[0]?.type, events[0]?.note];
   };
   const onNode = { of: "node", devices: [device] } as const;
-  assert.deepEqual(why("/dev/none", onNode).slice(0, 2), ["Missing", "Warn"]);
+  assert.deepEqual(why("/dev/none", onNode).slice(0, 2), ["Missing", "Warning"]);
   assert.match(String(why("/dev/none", onNode)[2]), /\/dev\/none/);
   assert.match(String(why("/dev/vdb", { of: "unknown-node" })[2]), /Cannot find io-engine node/);
-  assert.deepEqual(why("/dev/vdb", onNode).slice(0, 2), ["Failure", "Critical"]);
+  assert.deepEqual(why("/dev/vdb", onNode).slice(0, 2), ["Failure", "Warning"]);
   assert.match(String(why("/dev/vdb", { of: "nobody" })[2]), /it was invalid-argument/);
 });
 
@@ -194,7 +194,7 @@ test("afterLook() tells in an event why a pool is not healthy, seen by its node 
   }
 });
 
-test("afterLook() goes back to creating when the pool is gone or cannot be read", () => {
+test("afterLook() goes back to creating only when the pool is certainly gone", () => {
   const error = failure("unavailable");
   const cases = [
     [{ is: "gone" }, "Notfound", intervalMs],
@@ -203,8 +203,12 @@ test("afterLook() goes back to creating when the pool is gone or cannot be read"
   ] as const;
   for (const [seen, action, afterMs] of cases) {
     const outcome = afterLook(resource(), seen, { intervalMs });
-    const { state, cr_state, pool_status } = outcome.status ?? {};
-    assert.deepEqual([state, cr_state, pool_status], ["Created", "Creating", undefined]);
+    if (seen.is === "gone") {
+      const { state, cr_state, pool_status } = outcome.status ?? {};
+      assert.deepEqual([state, cr_state, pool_status], ["Created", "Creating", undefined]);
+    } else {
+      assert.equal(outcome.status, null, "what was seen last stays");
+    }
     assert.deepEqual(
       outcome.events.map((event) => [event.action, event.reason, event.type]),
       [[action, "Check", "Warning"]],

@@ -4,7 +4,7 @@
  * Invariants: finalizer and status are server-side applied with the uid, so that a resource that was deleted is never
  * made again; each under a field manager of its own, because API servers before 1.22 do not tell an apply of the
  * status from one of the rest, and would take the finalizer for given up; the finalizer is taken off with the
- * resourceVersion that was read; the same event is posted once in the life of an object.
+ * resourceVersion that was read; an event is posted once for as long as what it says holds, and again when it comes back.
  */
 import type { Clock } from "#common/clock.ts";
 import { errorMessage, isKind } from "#common/errors.ts";
@@ -56,6 +56,11 @@ export function kubeEvents(
   return {
     forget: (uid) => {
       posted.delete(uid);
+    },
+    settle: (uid, events) => {
+      const notes = posted.get(uid);
+      const present = new Set(events.map(({ note }) => note));
+      for (const note of notes ?? []) if (!present.has(note)) notes?.delete(note);
     },
     post: async ({ name, namespace, uid, resourceVersion }, event, signal) => {
       const notes = posted.get(uid) ?? new Set();

@@ -36,6 +36,8 @@ export interface Resources {
 export interface Events {
   /** Never fails: an event is a comment. */
   post(resource: DiskPool, event: EventDraft, signal: AbortSignal): Promise<void>;
+  /** What holds for the object now: anything else is posted again when it comes back. */
+  settle(uid: string, events: readonly EventDraft[]): void;
   /** The object is gone: its memory may go too. */
   forget(uid: string): void;
 }

@@ -41,8 +41,8 @@ function failureOf({ method, path }: Request, status: number, text: string): Svc
   try {
     return fromRestError(parseError(JSON.parse(text)));
   } catch {
-    // Not api-rest's own: a proxy's, or no JSON at all.
-    const kind = status === 404 ? "not-found" : status >= 500 ? "unavailable" : "internal";
+    // Not api-rest's own: a proxy's, or no JSON at all. A proxy's 404 says nothing about a pool.
+    const kind = status === 404 || status >= 500 ? "unavailable" : "internal";
     return new SvcError(kind, `Cannot ${method} ${path}: status ${status}`);
   }
 }

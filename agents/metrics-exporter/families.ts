@@ -96,6 +96,11 @@ const IO_VALUES: readonly Column<IoReading>[] = [
   },
 ];
 
+/** Two that cannot be added up (engines of two releases): the later one alone. */
+function mergedOrLater(a: Histogram, b: Histogram): Histogram {
+  return a.schema === b.schema && a.zeroThreshold === b.zeroThreshold ? mergeHistograms(a, b) : b;
+}
+
 /** One sample per set of labels; `merge` joins those that share one, null: the last one stays. */
 function samplesOf<Item, T>(
   items: readonly Item[],
@@ -133,6 +138,29 @@ export function engineFamily(node: string, isReachable: boolean): Family {
   };
 }
 
+/** Parts of a page by name; those that cannot be read have the age of their figures, or null for none. */
+export function partFamilies(node: string, ages: ReadonlyMap<string, number | null>): Family[] {
+  const failing = [...ages.keys()].map((part) => ({ labels: { node, part }, value: 1 }));
+  const aged = [...ages].flatMap(([part, value]) =>
+    value === null ? [] : [{ labels: { node, part }, value }],
+  );
+  const families: Family[] = [
+    {
+      type: "gauge",
+      name: "mayastor_exporter_part_failed",
+      help: "1 for what the io-engine, which answers otherwise, did not tell the last time",
+      samples: failing,
+    },
+    {
+      type: "gauge",
+      name: "mayastor_exporter_part_age_seconds",
+      help: "age of the figures that are shown of such a part",
+      samples: aged,
+    },
+  ];
+  return families.filter(({ samples }) => samples.length > 0);
+}
+
 const pvName = (volume: string): string => (volume === "" ? "" : `pvc-${volume}`);
 
 export function familiesOf(node: string, reading: Reading): readonly Family[] {
@@ -157,7 +185,7 @@ export function familiesOf(node: string, reading: Reading): readonly Family[] {
       const name = `${prefix}_${kind}_latency_seconds`;
       const help = `latency of ${kind}s of the ${what} since its engine started`;
       const value = (item: LatencyReading) => item[kind];
-      const samples = samplesOf(items, { labels, value, merge: mergeHistograms });
+      const samples = samplesOf(items, { labels, value, merge: mergedOrLater });
       families.push({ type: "histogram", name, help, samples });
     }
   };

@@ -3,8 +3,14 @@ import { test } from "node:test";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { isKind } from "#common/errors.ts";
-import { LatencyHistogramSchema } from "#common/proto/generated/mayastor/extension/v1/latency_pb.ts";
+import { silentLog } from "#common/log.ts";
+import {
+  ObjectLatencies_Kind as Kind,
+  LatencyHistogramSchema,
+  ObjectLatenciesSchema,
+} from "#common/proto/generated/mayastor/extension/v1/latency_pb.ts";
 import { classicBuckets, mergeHistograms, readHistogram, sparseBuckets } from "./histogram.ts";
+import { latencyOf } from "./reading.ts";
 import { EMPTY, HISTOGRAM } from "./testing/reading.ts";
 
 type Wire = MessageInitShape<typeof LatencyHistogramSchema>;
@@ -20,6 +26,14 @@ const read = (wire: Wire) => readHistogram(create(LatencyHistogramSchema, wire),
 
 test("readHistogram() reads what the engine counts", () => {
   assert.deepEqual(read(WIRE), HISTOGRAM);
+});
+
+test("an object with a histogram that is none is left out, and nothing else", () => {
+  const object = (name: string, write: Wire) =>
+    create(ObjectLatenciesSchema, { kind: Kind.POOL, name, read: WIRE, write, unmap: WIRE });
+  const all = [object("good", WIRE), object("bad", { ...WIRE, schema: 9 }), object("too", WIRE)];
+  const names = all.flatMap((one) => latencyOf(one, silentLog)).map(({ name }) => name);
+  assert.deepEqual(names, ["good", "too"]);
 });
 
 const bad: readonly [string, Wire, RegExp][] = [

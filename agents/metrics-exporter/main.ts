@@ -18,7 +18,7 @@ async function main(): Promise<void> {
   }
   const { listen, pollingMs, node } = config;
   const signal = shutdownSignal();
-  const engine = grpcEngine(config.engine);
+  const engine = grpcEngine(config.engine, log);
   const exporter = new Exporter({ engine, node, pollingMs, clock: systemClock, log });
   const server = await startMetricsServer(exporter, { listen, log, clock: systemClock });
   log.info("listening", { host: listen.host, port: server.port, engine: config.engine });

@@ -4,8 +4,10 @@
  * Invariants: sizes and counters are numbers (a counter above 2^53 loses its last digits, which Prometheus' own
  * 64-bit floats do too); latencies are totals in seconds, whatever the engine's tick; an engine without
  * statistics gives its pools alone, one without latency buckets, or without the health of its disks, everything else.
+ * Each part fails alone: one slow call or one histogram that is none takes nothing else away.
  */
-import { isKind } from "#common/errors.ts";
+import { errorMessage, isKind, SvcError, toSvcError } from "#common/errors.ts";
+import type { Log } from "#common/log.ts";
 import {
   type PoolHealth,
   PoolHealthRpc,
@@ -76,9 +78,14 @@ export type Reading = {
   readonly latencies: readonly LatencyReading[];
 };
 
+export type PartName = keyof Reading;
+
+/** Each part as it is now, or why it cannot be told. */
+export type Parts = { readonly [Name in PartName]: Reading[Name] | SvcError };
+
 export interface Engine {
-  /** Everything. */
-  read(signal: AbortSignal): Promise<Reading>;
+  /** Everything. @throws {SvcError} when the engine answers nothing at all */
+  read(signal: AbortSignal): Promise<Parts>;
   close(): void;
 }
 
@@ -111,14 +118,25 @@ export function volumeOf(name: string): string {
   return uuid ?? "";
 }
 
+/** The histograms of one object; null when one of them is none, which takes no other object's away. */
+function histogramsOf({ name, read, write, unmap }: ObjectLatencies, log: Log) {
+  try {
+    return {
+      read: readHistogram(read, name),
+      write: readHistogram(write, name),
+      unmap: readHistogram(unmap, name),
+    };
+  } catch (error) {
+    log.debug("latencies cannot be read", { name, error: errorMessage(error) });
+    return null;
+  }
+}
+
 /** Empty for a kind that is not known: an engine may measure more than is shown here. */
-function latencyOf(wire: ObjectLatencies): LatencyReading[] {
-  const { name, read, write, unmap } = wire;
-  const histograms = {
-    read: readHistogram(read, name),
-    write: readHistogram(write, name),
-    unmap: readHistogram(unmap, name),
-  };
+export function latencyOf(wire: ObjectLatencies, log: Log): LatencyReading[] {
+  const { name } = wire;
+  const histograms = histogramsOf(wire, log);
+  if (histograms === null) return [];
   switch (wire.kind) {
     case Kind.POOL:
       return [{ kind: "pool", name, volume: "", ...histograms }];
@@ -131,61 +149,66 @@ function latencyOf(wire: ObjectLatencies): LatencyReading[] {
   }
 }
 
-export function grpcEngine(address: string): Engine {
+type Settled<T> = readonly T[] | SvcError;
+
+/** An engine that does not know the call has none of it. */
+async function settled<T>(work: Promise<readonly T[]>): Promise<Settled<T>> {
+  try {
+    return await work;
+  } catch (error) {
+    return isKind(error, "unimplemented") ? [] : toSvcError(error);
+  }
+}
+
+export function grpcEngine(address: string, log: Log): Engine {
   const channel = openChannel(address);
   const settings = { deadlineMs: REQUEST_MS };
   const pools = callsOn(channel, PoolRpc, settings);
   const stats = callsOn(channel, StatsRpc, settings);
   const latency = callsOn(channel, LatencyRpc, settings);
   const health = callsOn(channel, PoolHealthRpc, settings);
-  const orNone = async <T>(work: Promise<readonly T[]>): Promise<readonly T[]> => {
-    try {
-      return await work;
-    } catch (error) {
-      if (isKind(error, "unimplemented")) return [];
-      throw error;
-    }
-  };
+
+  const listPools = async (signal: AbortSignal): Promise<readonly PoolReading[]> =>
+    (await pools.listPools({}, { signal })).pools.map((pool) => ({
+      name: pool.name,
+      total: Number(pool.capacity),
+      used: Number(pool.used),
+      committed: Number(pool.committed),
+      status: pool.state,
+    }));
+  const listReplicaIo = async (signal: AbortSignal): Promise<readonly OwnedIoReading[]> =>
+    (await stats.getReplicaIoStats({}, { signal })).stats.flatMap((replica) =>
+      replica.stats === undefined
+        ? []
+        : [{ ...io(replica.stats), volume: volumeOf(replica.entityId ?? "") }],
+    );
   return {
     read: async (signal) => {
-      const [listed, poolIo, volumeIo, replicaIo, latencies, poolHealth] = await Promise.all([
-        pools.listPools({}, { signal }),
-        orNone(stats.getPoolIoStats({}, { signal }).then((answer) => answer.stats.map(io))),
-        orNone(
+      const options = { signal };
+      const [poolsNow, poolIo, volumeIo, replicaIo, latencies, poolHealth] = await Promise.all([
+        settled(listPools(signal)),
+        settled(stats.getPoolIoStats({}, options).then((answer) => answer.stats.map(io))),
+        settled(
           stats
-            .getNexusIoStats({}, { signal })
+            .getNexusIoStats({}, options)
             .then((answer) => answer.stats.map((s) => ({ ...io(s), volume: volumeOf(s.name) }))),
         ),
-        orNone(
-          stats
-            .getReplicaIoStats({}, { signal })
-            .then((answer) =>
-              answer.stats.flatMap((replica) =>
-                replica.stats === undefined
-                  ? []
-                  : [{ ...io(replica.stats), volume: volumeOf(replica.entityId ?? "") }],
-              ),
-            ),
+        settled(listReplicaIo(signal)),
+        settled(
+          latency
+            .getLatencies({}, options)
+            .then((answer) => answer.objects.flatMap((object) => latencyOf(object, log))),
         ),
-        orNone(
-          latency.getLatencies({}, { signal }).then((answer) => answer.objects.flatMap(latencyOf)),
-        ),
-        orNone(health.listPoolHealth({}, { signal }).then((answer) => answer.pools.map(healthOf))),
+        settled(health.listPoolHealth({}, options).then((answer) => answer.pools.map(healthOf))),
       ]);
-      return {
-        pools: listed.pools.map((pool) => ({
-          name: pool.name,
-          total: Number(pool.capacity),
-          used: Number(pool.used),
-          committed: Number(pool.committed),
-          status: pool.state,
-        })),
-        poolHealth,
-        poolIo,
-        volumeIo,
-        replicaIo,
-        latencies,
+      const parts: Parts = {
+        ...{ pools: poolsNow, poolHealth, poolIo, volumeIo, replicaIo, latencies },
       };
+      const failures = Object.values(parts).filter((part) => part instanceof SvcError);
+      const [first] = failures;
+      // A part that is not offered was answered, too: the engine is there.
+      if (first !== undefined && failures.length === Object.keys(parts).length) throw first;
+      return parts;
     },
     close: () => channel.close(),
   };

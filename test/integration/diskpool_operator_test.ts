@@ -177,7 +177,7 @@ test("operator-diskpool keeps DiskPools and pools alike", async (t) => {
     await cluster.rest.request("PUT", `/nodes/${node.name}/pools/taken`, { disks: [disk] });
     apply("taken", disk, "node-99");
     const missing = await untilEvent("no-disk", "Create or import");
-    assert.deepEqual([missing["reason"], missing["type"]], ["Missing", "Warn"]);
+    assert.deepEqual([missing["reason"], missing["type"]], ["Missing", "Warning"]);
     assert.match(String(missing["message"]), /there-is-no-such-disk/);
     const unknown = await untilEvent("no-node", "Create or Import Failure");
     assert.match(String(unknown["message"]), /Cannot find io-engine node "node-99"/);

@@ -325,7 +325,7 @@ describe("operator-diskpool on a real API server", { concurrency: false }, () =>
     await cluster.rest.request("PUT", `/nodes/${node().name}/pools/taken`, { disks: [disk] });
     await apply("taken", disk, node(1).name);
     const missing = await untilEvent("no-disk", "Create or import");
-    assert.deepEqual([missing["reason"], missing["type"]], ["Missing", "Warn"]);
+    assert.deepEqual([missing["reason"], missing["type"]], ["Missing", "Warning"]);
     assert.match(String(missing["message"]), /there-is-no-such-disk/);
     const unknown = await untilEvent("no-node", "Create or Import Failure");
     assert.match(String(unknown["message"]), /Cannot find io-engine node "node-99"/);
