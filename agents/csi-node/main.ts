@@ -13,7 +13,7 @@ import { systemRandom } from "#common/random.ts";
 import { startServer } from "#common/rpc/grpc.ts";
 import packageJson from "../../package.json" with { type: "json" };
 import type { NodeContext } from "./context.ts";
-import { nodePluginService } from "./node_plugin.ts";
+import { Freezer, nodePluginService } from "./node_plugin.ts";
 import { nvmeOperationsService } from "./nvme_operations.ts";
 import { NODE_OPTIONS } from "./options.ts";
 import { nodeService } from "./service.ts";
@@ -73,12 +73,19 @@ runMain(log, async () => {
   const node = nodeService({ context, guard, nodeSegments });
   const nvmeOperations = nvmeOperationsService(context);
   const identity = identityService({ version: packageJson.version, isReady: async () => true });
-  const csi = await serveSocket(options["csi-socket"], [identity, node, nvmeOperations]);
-  const own = await startServer(options["grpc-endpoint"], [nodePluginService({ context, guard })]);
+  const freezer = new Freezer({ context, guard });
+  const plugin = (mayFreeze: boolean) => nodePluginService({ context, guard, freezer, mayFreeze });
+  const csi = await serveSocket(options["csi-socket"], [
+    ...[identity, node, nvmeOperations, plugin(true)],
+  ]);
+  // Not before the socket is ours: another instance's freezes are its own.
+  const thawing = freezer.thawLeft();
+  const own = await startServer(options["grpc-endpoint"], [plugin(options["network-freeze"])]);
   log.info("serving", { socket: options["csi-socket"], endpoint: options["grpc-endpoint"] });
   if (!signal.aborted) {
     await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
   }
-  await Promise.all([csi.close(), own.close()]);
+  await Promise.all([csi.close(), own.close(), thawing]);
+  await freezer.close();
   log.info("stopped");
 });

@@ -3,19 +3,27 @@
  *
  * Invariants: a freeze that finds the file system frozen, and a thaw that finds it thawed, succeed; a volume without
  * a file system is refused. A freeze holds the volume's guard, so that nobody unmounts the path it was found at: fsfreeze
- * takes any folder, and would freeze the node's own file system. A freeze that does not end in time is thawed again.
+ * takes any folder, and would freeze the node's own file system. A freeze that does not end in time is thawed again, and
+ * every freeze is thawed after a limit, when the plugin ends, and when it starts after it was killed: whoever asked for it
+ * may have died, and a pod that waits for a frozen file system cannot even be ended.
  */
 import type { VolumeGuard } from "#common/csi/guard.ts";
-import { SvcError } from "#common/errors.ts";
+import { isKind, SvcError } from "#common/errors.ts";
 import { isUuid } from "#common/ids.ts";
+import { NQN_PREFIX } from "#common/nqn.ts";
 import { NodePlugin, VolumeType } from "#common/proto/generated/csi/node_service_pb.ts";
 import { type GrpcService, makeService } from "#common/rpc/grpc.ts";
+import { volumeOfName } from "#common/types/publication.ts";
 import type { NodeContext } from "./context.ts";
 import { isNodeOf, type Mount, mountAt, mountsOf } from "./mounts.ts";
-import { findDevice, type NvmeDevice } from "./nvme.ts";
+import { findDevice, type NvmeDevice, subsystemNqns } from "./nvme.ts";
 import { presentPublication } from "./publications.ts";
 
 const FREEZE_MS = 30_000;
+/** How long a file system stays frozen without being asked for again: a snapshot takes a moment. */
+const FROZEN_MS_MAX = 60_000;
+/** Between attempts to thaw what has been frozen too long. */
+const THAW_AGAIN_MS = 5_000;
 /** EINVAL of the thaw. */
 const NOT_FROZEN = /invalid argument/i;
 
@@ -23,6 +31,9 @@ export type NodePluginParts = {
   readonly context: NodeContext;
   /** The one that the CSI node service takes. */
   readonly guard: VolumeGuard;
+  readonly freezer: Freezer;
+  /** Off where anybody on the network may call: a freeze stops the applications. */
+  readonly mayFreeze: boolean;
 };
 
 async function find(
@@ -73,22 +84,119 @@ async function freeze(context: NodeContext, volumeId: string): Promise<void> {
   throw new SvcError("internal", `${failed}; ${state}`);
 }
 
-/** Without the guard: a call that hangs on the frozen file system must not keep it frozen. */
-async function thaw(context: NodeContext, volumeId: string): Promise<void> {
+/** False when it was not frozen. */
+async function thaw(context: NodeContext, volumeId: string): Promise<boolean> {
   const path = await fileSystemPath(context, volumeId);
   const { code, stderr } = await context.system.run("fsfreeze", ["--unfreeze", path], FREEZE_MS);
-  if (code === 0 || NOT_FROZEN.test(stderr)) return;
+  if (code === 0) return true;
+  if (NOT_FROZEN.test(stderr)) return false;
   throw new SvcError("internal", `Cannot run fsfreeze --unfreeze ${path}: ${stderr.trim()}`);
 }
 
-export function nodePluginService({ context, guard }: NodePluginParts): GrpcService {
+/** Who has frozen what, for how long. One for all the ways that the service is reached. */
+export class Freezer {
+  readonly #context: NodeContext;
+  readonly #guard: VolumeGuard;
+  /** By volume, lower case; aborted: the limit is called off. */
+  readonly #limits = new Map<string, AbortController>();
+  readonly #running = new Set<Promise<void>>();
+
+  constructor({ context, guard }: Pick<NodePluginParts, "context" | "guard">) {
+    this.#context = context;
+    this.#guard = guard;
+  }
+
+  async freeze(volumeId: string): Promise<void> {
+    const uuid = volumeId.toLowerCase();
+    await this.#guard.run(uuid, "FreezeFS", async () => {
+      await freeze(this.#context, volumeId);
+      this.#limit(uuid);
+    });
+  }
+
+  /** Without the guard: a call that hangs on the frozen file system must not keep it frozen. */
+  async thaw(volumeId: string): Promise<void> {
+    await thaw(this.#context, volumeId);
+    this.#limits.get(volumeId.toLowerCase())?.abort();
+  }
+
+  /** After a start: what an instance that was killed has left frozen. */
+  async thawLeft(): Promise<void> {
+    const { system, log } = this.#context;
+    const names = (await subsystemNqns(system)).filter((nqn) => nqn.startsWith(`${NQN_PREFIX}:`));
+    const uuids = new Set(names.map((nqn) => volumeOfName(nqn.slice(NQN_PREFIX.length + 1))));
+    for (const uuid of uuids) {
+      if (!isUuid(uuid)) continue;
+      try {
+        if (await thaw(this.#context, uuid)) {
+          log.warn("file system was frozen: it is thawed", { "volume.uuid": uuid });
+        }
+      } catch (error) {
+        if (isKind(error, "not-found", "failed-precondition")) continue; // nothing of it can be frozen by us
+        log.warn("file system may be frozen: call UnfreezeFS", { "volume.uuid": uuid, error });
+      }
+    }
+  }
+
+  /** Nothing stays frozen behind it. */
+  async close(): Promise<void> {
+    const uuids = [...this.#limits.keys()];
+    for (const limit of this.#limits.values()) limit.abort();
+    await Promise.all(this.#running);
+    for (const uuid of uuids) {
+      await thaw(this.#context, uuid).catch((error: unknown) => {
+        this.#context.log.error("file system stays frozen", { "volume.uuid": uuid, error });
+      });
+    }
+  }
+
+  #limit(uuid: string): void {
+    this.#limits.get(uuid)?.abort();
+    const limit = new AbortController();
+    this.#limits.set(uuid, limit);
+    const work = this.#thawLate(uuid, limit.signal).finally(() => {
+      if (this.#limits.get(uuid) === limit) this.#limits.delete(uuid);
+      this.#running.delete(work);
+    });
+    this.#running.add(work);
+  }
+
+  async #thawLate(uuid: string, signal: AbortSignal): Promise<void> {
+    const { clock, log } = this.#context;
+    const fields = { "volume.uuid": uuid, limitMs: FROZEN_MS_MAX };
+    for (let pauseMs = FROZEN_MS_MAX; !signal.aborted; pauseMs = THAW_AGAIN_MS) {
+      await clock.sleep(pauseMs, signal).catch(() => {}); // called off
+      if (signal.aborted) return;
+      try {
+        if (await thaw(this.#context, uuid)) {
+          log.warn("file system was frozen too long: it is thawed", fields);
+        }
+        return;
+      } catch (error) {
+        if (isKind(error, "not-found")) return; // detached
+        log.warn("file system is frozen too long and cannot be thawed yet", { ...fields, error });
+      }
+    }
+  }
+}
+
+export function nodePluginService({ context, freezer, mayFreeze }: NodePluginParts): GrpcService {
+  const checkAllowed = (what: string) => {
+    if (mayFreeze) return;
+    throw new SvcError(
+      "permission-denied",
+      `Cannot ${what}: it is served on the CSI socket alone; --network-freeze allows it here`,
+    );
+  };
   return makeService(NodePlugin, {
     freezeFS: async ({ volumeId }) => {
-      await guard.run(volumeId.toLowerCase(), "FreezeFS", () => freeze(context, volumeId));
+      checkAllowed("freeze a file system");
+      await freezer.freeze(volumeId);
       return {};
     },
     unfreezeFS: async ({ volumeId }) => {
-      await thaw(context, volumeId);
+      checkAllowed("thaw a file system");
+      await freezer.thaw(volumeId);
       return {};
     },
     findVolume: async ({ volumeId }) => {

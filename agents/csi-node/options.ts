@@ -51,6 +51,10 @@ export const NODE_OPTIONS = {
     parse: parseEndpoint,
     help: "Address to serve the private node service on.",
   },
+  "network-freeze": {
+    flag: true,
+    help: "Let whoever reaches --grpc-endpoint freeze and thaw file systems; without it only the CSI socket does.",
+  },
   "rest-endpoint": {
     parse: parseBaseUrl,
     help: "Where api-rest listens: asked where a volume's target has moved. Not asked without it.",

@@ -53,6 +53,73 @@ test("a freeze that does not end in time is thawed", async (t) => {
   ]);
 });
 
+/** What goes on in the background has run these. */
+async function untilFreezes(
+  system: { readonly programs: readonly string[] },
+  wanted: readonly string[],
+): Promise<void> {
+  while (fsfreezes(system).length < wanted.length) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.deepEqual(fsfreezes(system), wanted);
+}
+
+const fsfreezes = (system: { readonly programs: readonly string[] }) =>
+  system.programs.flatMap((line) => /^fsfreeze --(\w+)/.exec(line)?.[1] ?? []);
+
+test("a freeze is thawed after its limit, unless it is asked for again; and when the plugin ends", async (t) => {
+  const { system, clock, freezer, ok } = await start(t);
+  await ok("NodeStageVolume", stageOf());
+  await ok("FreezeFS", { volumeId: V });
+  await clock.advance(59_000);
+  await ok("FreezeFS", { volumeId: V.toUpperCase() });
+  await clock.advance(59_000);
+  assert.deepEqual(fsfreezes(system), ["freeze", "freeze"]);
+  await clock.advance(1_000);
+  await untilFreezes(system, ["freeze", "freeze", "unfreeze"]);
+  await ok("FreezeFS", { volumeId: V });
+  await ok("UnfreezeFS", { volumeId: V });
+  await clock.advance(120_000);
+  assert.deepEqual(fsfreezes(system).slice(3), ["freeze", "unfreeze"]);
+  await ok("FreezeFS", { volumeId: V });
+  await freezer.close();
+  assert.deepEqual(fsfreezes(system).slice(5), ["freeze", "unfreeze"]);
+});
+
+test("a thaw that fails is tried again until nothing is frozen", async (t) => {
+  const { system, clock, ok } = await start(t);
+  await ok("NodeStageVolume", stageOf());
+  await ok("FreezeFS", { volumeId: V });
+  system.failures.set("fsfreeze", { code: 1, stdout: "", stderr: "Input/output error" });
+  await clock.advance(60_000);
+  await untilFreezes(system, ["freeze", "unfreeze"]);
+  system.failures.delete("fsfreeze");
+  while (fsfreezes(system).length < 3) {
+    await clock.advance(5_000);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  await clock.advance(60_000);
+  assert.deepEqual(fsfreezes(system), ["freeze", "unfreeze", "unfreeze"]);
+});
+
+test("what a killed plugin left frozen is thawed by the next one", async (t) => {
+  const { system, freezer, ok } = await start(t);
+  await freezer.thawLeft();
+  assert.deepEqual(fsfreezes(system), []);
+  await ok("NodeStageVolume", stageOf());
+  await freezer.thawLeft();
+  assert.deepEqual(fsfreezes(system), ["unfreeze"]);
+});
+
+test("nobody on the network freezes or thaws, unless that is allowed", async (t) => {
+  const { system, ok, expect } = await start(t, { mayFreeze: false });
+  await ok("NodeStageVolume", stageOf());
+  await expect("PERMISSION_DENIED", "FreezeFS", { volumeId: V });
+  await expect("PERMISSION_DENIED", "UnfreezeFS", { volumeId: V });
+  await ok("FindVolume", { volumeId: V });
+  assert.deepEqual(fsfreezes(system), []);
+});
+
 test("NvmeConnect gives an attached volume one more path, whatever its calls wait for", async (t) => {
   const { system, ok, expect } = await start(t);
   const timeoutOf = (name: string) =>

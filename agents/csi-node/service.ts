@@ -41,9 +41,11 @@ function required(what: string, field: string, value: string): string {
   throw new SvcError("invalid-argument", `Cannot ${what}: ${field} is missing`);
 }
 
+const isPath = (value: string): boolean => value.startsWith("/") && !value.includes("\0");
+
 function requiredPath(what: string, field: string, value: string): string {
   required(what, field, value);
-  if (value.startsWith("/") && !value.includes("\0")) return value;
+  if (isPath(value)) return value;
   throw new SvcError("invalid-argument", `Cannot ${what}: ${field} is not an absolute path`);
 }
 
@@ -168,8 +170,15 @@ export function nodeHandlers({ context, guard, nodeSegments }: NodeParts): NodeH
     nodeGetVolumeStats: async (request) => {
       const what = "read volume";
       required(what, "volume_id", request.volumeId);
-      const volumePath = requiredPath(what, "volume_path", request.volumePath);
+      const volumePath = required(what, "volume_path", request.volumePath);
       const uuid = volumeUuid(what, request.volumeId);
+      if (!isPath(volumePath)) {
+        // As the specification's own test has it: a volume is never at such a path.
+        throw new SvcError(
+          "not-found",
+          `Cannot ${what}: it is not at ${JSON.stringify(volumePath)}, which is no absolute path`,
+        );
+      }
       const volume = await presentPublication(context.system, uuid);
       const { usage, condition } = await volumeStats(context, { volume, volumePath });
       return { usage: [...usage], volumeCondition: condition };

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import os from "node:os";
 import path from "node:path";
@@ -105,6 +106,40 @@ test("Limiter never runs more than its limit, and starts the others in order", a
   );
   assert.equal(most, 2);
   assert.deepEqual(order, [1, 2, 3, 4, 5]);
+});
+
+test("serveSocket() leaves a living instance its socket, and takes a dead one's", async (t) => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "mayastor-csi-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const socket = path.join(folder, "csi.sock");
+  const serve = () =>
+    serveSocket(socket, [identityService({ version: "1", isReady: async () => true })]);
+  const inUse = { kind: "failed-precondition", message: /another instance serves there/ };
+  const isOpen = () =>
+    new Promise<boolean>((resolve) => {
+      const peer = connect(socket, () => {
+        peer.destroy();
+        resolve(true);
+      }).on("error", () => resolve(false));
+    });
+  // One that was killed leaves its file.
+  const script = `require("net").createServer().listen(process.argv[1], () => process.kill(process.pid, "SIGKILL"))`;
+  spawnSync(process.execPath, ["-e", script, socket]);
+  assert.ok(existsSync(socket));
+  const first = await serve();
+  await assert.rejects(serve(), inUse);
+  assert.ok(await isOpen(), "the first one still hears");
+  await first.close();
+  // Several at once over a dead one's: one serves, and it can be reached.
+  spawnSync(process.execPath, ["-e", script, socket]);
+  const all = await Promise.allSettled([serve(), serve(), serve()]);
+  const served = all.filter((one) => one.status === "fulfilled");
+  assert.equal(served.length, 1);
+  assert.ok(await isOpen());
+  await served[0]?.value.close();
+  writeFileSync(socket, "");
+  await assert.rejects(serve(), { kind: "already-exists" });
+  assert.deepEqual(readdirSync(folder), ["csi.sock"]);
 });
 
 test("serveSocket() outlives garbage: bytes that are no HTTP/2, no message, no method of its own", async (t) => {

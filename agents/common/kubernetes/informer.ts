@@ -100,17 +100,20 @@ export class Informer<T> {
   async run(signal: AbortSignal): Promise<void> {
     const { clock, random, log, path } = this.#options;
     let failures = 0;
+    let lost = 0;
     while (!signal.aborted) {
       try {
         if (this.#resourceVersion === null) await this.#list(signal);
         await this.#follow(signal, () => {
           failures = 0;
+          lost = 0;
         });
         failures = 0;
       } catch (error) {
         if (signal.aborted) return;
         this.#resourceVersion = null; // whatever broke: only a list tells what was missed
-        if (isGone(error)) {
+        if (isGone(error) && lost === 0) {
+          lost += 1; // again before any event: the server forgets faster than a list takes, or always says so
           log.info("watch fell behind: listing again", { path });
         } else {
           failures += 1;

@@ -7,9 +7,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import type { TestContext } from "node:test";
+import { ManualClock } from "#common/clock.ts";
 import { identityService, serveSocket } from "#common/csi/serve.ts";
 import { CsiClient } from "../../../test/support/csi/client.ts";
-import { nodePluginService } from "../node_plugin.ts";
+import { Freezer, nodePluginService } from "../node_plugin.ts";
 import { nvmeOperationsService } from "../nvme_operations.ts";
 import { nodeService } from "../service.ts";
 import type { ReadVolume } from "../whereabouts.ts";
@@ -50,18 +51,23 @@ export const unpublishOf = (over: object = {}) => ({ volumeId: V, targetPath: TA
 /** The plugin on a fake node, over a real unix socket. */
 export async function start(
   t: TestContext,
-  { readVolume = null }: { readonly readVolume?: ReadVolume | null } = {},
+  {
+    readVolume = null,
+    mayFreeze = true,
+  }: { readonly readVolume?: ReadVolume | null; readonly mayFreeze?: boolean } = {},
 ) {
   const system = new FakeSystem(t);
   system.folder(path.dirname(TARGET));
   const parts = fakeParts(system, readVolume);
   const folder = mkdtempSync(path.join(os.tmpdir(), "csi-node-"));
   const socket = path.join(folder, "csi.sock");
+  const clock = new ManualClock();
+  const freezer = new Freezer({ ...parts, context: { ...parts.context, clock } });
   const identity = identityService({ version: "1.2.3", isReady: async () => true });
   const server = await serveSocket(socket, [
     identity,
     nodeService(parts),
-    nodePluginService(parts),
+    nodePluginService({ ...parts, freezer, mayFreeze }),
     nvmeOperationsService(parts.context),
   ]);
   const client = new CsiClient(`unix:${socket}`);
@@ -75,5 +81,5 @@ export async function start(
     assert.equal(outcome.code, code, `${name} ${JSON.stringify(request)}: ${outcome.message}`);
     return outcome;
   };
-  return { system, client, expect, ok: expect.bind(null, "OK") };
+  return { system, client, clock, freezer, expect, ok: expect.bind(null, "OK") };
 }
