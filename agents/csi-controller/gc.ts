@@ -9,6 +9,7 @@
  *   claim (Released) that is being deleted. It is void once the PersistentVolume is there again, or CreateVolume asks.
  * - An orphan is deleted only if it still is one after a grace period: the provisioner writes the PersistentVolume a
  *   moment after CreateVolume has returned; what this process was asked to create is never an orphan.
+ *   That is why it is carried out only after a grace period.
  * - A published volume has a user. One that was ordered away is deleted once it is published no more, an orphan stays.
  * - A volume is judged and deleted under its guard, which calls of the sidecars take too.
  * - The pass over orphans is repeated until it succeeded once; a deletion that fails is tried again until it is void.
@@ -27,6 +28,8 @@ import { deleteVolume, findVolume, targetNode } from "./volumes.ts";
 
 /** Longer than any provisioner takes between the answer and the object. */
 const ORPHAN_GRACE_MS = 60_000;
+/** Whoever makes an ended PersistentVolume again (a restore, `kubectl replace --force`) wants the data: time to do so. */
+const ENDED_GRACE_MS = 60_000;
 /** Pauses after a failed pass: api-rest or the API server may start later than this. */
 const AGAIN_MS = 5_000;
 const AGAIN_MS_MAX = 60_000;
@@ -67,7 +70,7 @@ export type GcParts = {
 };
 
 /** A volume to be deleted; `isWaiting`: it was found published, which has been said. */
-type Order = { readonly why: string; isWaiting: boolean };
+type Order = { readonly why: string; readonly dueMs: number; isWaiting: boolean };
 
 /** The end of this PersistentVolume means that its volume is to go; Bound: the object's own end is what counts. */
 function isEnd({ reclaimPolicy, phase, isDeleting }: Pv, isGone: boolean): boolean {
@@ -162,14 +165,16 @@ export class PvGarbageCollector {
     const uuid = pv.volumeHandle.toLowerCase();
     if (!isUuid(uuid) || pv.name !== volumeName(uuid)) return; // made by hand: not ours to judge
     if (isEnd(pv, isGone)) {
-      this.#order(uuid, `PersistentVolume is ${isGone ? "gone" : "being deleted"}`);
+      const why = `PersistentVolume is ${isGone ? "gone" : "being deleted"}`;
+      this.#order(uuid, why, ENDED_GRACE_MS);
     } else if (!isGone) {
       this.#orders.delete(uuid);
     }
   }
 
-  #order(uuid: string, why: string): void {
-    if (!this.#orders.has(uuid)) this.#orders.set(uuid, { why, isWaiting: false });
+  #order(uuid: string, why: string, graceMs = 0): void {
+    const dueMs = this.#parts.clock.monotonicMs() + graceMs;
+    if (!this.#orders.has(uuid)) this.#orders.set(uuid, { why, dueMs, isWaiting: false });
     this.#queue.add(uuid);
   }
 
@@ -194,6 +199,8 @@ export class PvGarbageCollector {
         order.isWaiting = true;
         return PUBLISHED_MS;
       } else if (volume !== null) {
+        const leftMs = order.dueMs - this.#parts.clock.monotonicMs();
+        if (leftMs > 0) return leftMs;
         await deleteVolume(rest, uuid);
         log.info("volume collected", { "volume.uuid": uuid, why: order.why });
       }

@@ -163,6 +163,33 @@ test("a volume whose PersistentVolume is gone stays while it is published, and g
   assert.deepEqual(asked.deleted, [A]);
 });
 
+test("a PersistentVolume that is made again within a minute keeps its volume", async (t) => {
+  const ended: [Partial<Pv>, boolean][] = [
+    [{ phase: "Released" }, true],
+    [{ phase: "Bound" }, true],
+    [{ phase: "Released", isDeleting: true }, false],
+  ];
+  for (const [over, isGone] of ended) {
+    const { state, change, asked, clock } = start(t, { volumes: [volume(A)], pvs: [] });
+    await clock.advance(600_000); // the pass over orphans is done
+    asked.deleted.length = 0;
+    state.volumes = [volume(A)];
+    change(pv(A, over), isGone);
+    await clock.advance(59_000);
+    assert.deepEqual(asked.deleted, [], JSON.stringify(over));
+    state.pvs = [pv(A)];
+    change(pv(A, { phase: "Available" }), false);
+    await clock.advance(600_000);
+    assert.deepEqual(asked.deleted, [], JSON.stringify(over));
+    state.pvs = [];
+    change(pv(A, over), isGone);
+    await clock.advance(59_000);
+    assert.deepEqual(asked.deleted, []);
+    await clock.advance(1_000);
+    assert.deepEqual(asked.deleted, [A], "nobody came");
+  }
+});
+
 test("an order to delete is void once its PersistentVolume is back, under whichever name", async (t) => {
   const back: ((parts: ReturnType<typeof start>) => unknown)[] = [
     ({ change }) => change(pv(A, { phase: "Available" }), false), // kubectl replace --force
@@ -211,7 +238,7 @@ test("collecting and the calls about a volume take turns", async (t) => {
       unblock = resolve;
     });
   change(pv(A), true);
-  await clock.advance(0);
+  await clock.advance(60_000);
   const create = async () => {
     parts.collector.noteCreated(A);
     await guard.run(A, "CreateVolume", async () => {

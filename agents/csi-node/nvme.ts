@@ -186,6 +186,30 @@ export function isAt(controller: NvmeController, { address, port }: ConnectOptio
   return controller.address === address && controller.port === String(port);
 }
 
+/** Addresses that are being connected to now: the kernel shows their controllers before they are live. */
+const connecting = new WeakMap<NodeSystem, Map<string, number>>();
+
+const addressKey = ({ nqn, address, port }: ConnectOptions): string => `${nqn} ${address} ${port}`;
+
+/** Does the work while nobody takes what it makes for a dead path. */
+async function whileConnecting<T>(
+  system: NodeSystem,
+  options: ConnectOptions,
+  work: () => Promise<T>,
+): Promise<T> {
+  const all = connecting.get(system) ?? new Map<string, number>();
+  connecting.set(system, all);
+  const key = addressKey(options);
+  all.set(key, (all.get(key) ?? 0) + 1);
+  try {
+    return await work();
+  } finally {
+    const left = (all.get(key) ?? 1) - 1;
+    if (left > 0) all.set(key, left);
+    else all.delete(key);
+  }
+}
+
 /**
  * Makes sure that there is a connection to this address; true when it was made now.
  * @throws {SvcError} `unavailable`, `failed-precondition` (no kernel module), `invalid-argument` (its options)
@@ -201,7 +225,7 @@ export async function connect(
   const hostId = chooseHostId({ hostNqn: options.hostNqn, machineId }, present);
   const line = fabricsOptions(options, hostId);
   try {
-    await system.connectFabrics(line);
+    await whileConnecting(system, options, () => system.connectFabrics(line));
     return true;
   } catch (error) {
     const errno = error instanceof SvcError ? error.fields["errno"] : undefined;
@@ -299,12 +323,19 @@ async function remove(system: NodeSystem, { name }: NvmeController): Promise<voi
   }
 }
 
-/** Drops connections to former addresses of a volume that do not work any more. */
+/** Drops connections to former addresses of a volume that do not work any more; not those that are only being made. */
 export async function dropDeadPaths(system: NodeSystem, options: ConnectOptions): Promise<void> {
   const all = await controllersOf(system, options.nqn);
   if (!all.some((one) => isAt(one, options) && one.state === "live")) return;
   for (const one of all) {
-    if (!isAt(one, options) && one.state !== "live") await remove(system, one);
+    if (isAt(one, options) || one.state === "live" || one.state === "new") continue;
+    const isComing = [...(connecting.get(system)?.keys() ?? [])].some((key) => {
+      const [nqn, address, port] = key.split(" ");
+      return (
+        nqn === options.nqn && isAt(one, { ...options, address: address ?? "", port: Number(port) })
+      );
+    });
+    if (!isComing) await remove(system, one);
   }
 }
 

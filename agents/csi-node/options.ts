@@ -75,7 +75,7 @@ export const NODE_OPTIONS = {
     parse: parseNodeSelector,
     help: "key=value: topology that this node reports; may be repeated.",
   },
-  verbose: { short: "v", flag: true, help: "More log; LOG_LEVEL says how much." },
+  verbose: { short: "v", flag: true, help: "Debug log; else LOG_LEVEL says how much." },
   help: { short: "h", flag: true, help: "Print this text." },
 } as const satisfies Readonly<Record<string, Option<unknown> | Flag>>;
 

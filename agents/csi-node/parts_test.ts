@@ -75,6 +75,25 @@ test("options take seconds with and without unit, and endpoints with and without
   }
 });
 
+test("LinuxSystem's time limit holds for a program that does not end, and its end is waited for", async () => {
+  const system = new LinuxSystem("", { killedMs: 200 });
+  // What it leaves behind holds its output, so that it does not end with its process.
+  const { code, stderr } = await system.run("sh", ["-c", "sleep 3 & wait"], 100);
+  assert.equal(code, null);
+  assert.match(stderr, /did not end after 100 ms, and cannot be ended/);
+  const quick = new LinuxSystem();
+  let isDone = false;
+  const running = quick.run("sleep", ["0.3"], 10_000).then(() => {
+    isDone = true;
+  });
+  await quick.settled(10_000);
+  await running;
+  assert.ok(isDone);
+  const slow = quick.run("sleep", ["1"], 10_000);
+  await quick.settled(10);
+  assert.equal((await slow).code, 0, "nobody has ended it");
+});
+
 test("LinuxSystem runs programs without a shell and reports why one cannot run", async () => {
   const system = new LinuxSystem();
   assert.deepEqual(await system.run("echo", ["$HOME; x"], 10_000), {

@@ -21,6 +21,7 @@ import {
 } from "node:fs/promises";
 import path from "node:path";
 import { execa } from "execa";
+import { systemClock } from "#common/clock.ts";
 import { errorMessage, SvcError } from "#common/errors.ts";
 
 export type ProgramResult = {
@@ -29,6 +30,9 @@ export type ProgramResult = {
   readonly stdout: string;
   readonly stderr: string;
 };
+
+/** Between the end of its time and the kernel's word that a program is gone: it is asked first, and killed after 5 s. */
+const KILLED_MS = 8_000;
 
 export type PathKind = "file" | "directory" | "block" | "other";
 
@@ -95,9 +99,12 @@ function failure(what: string, error: unknown): SvcError {
 export class LinuxSystem implements NodeSystem {
   readonly #root: string;
 
+  readonly #killedMs: number;
+
   /** `root`: where /sys, /proc, /dev and all other paths are looked for; tests give a folder. */
-  constructor(root = "") {
+  constructor(root = "", { killedMs = KILLED_MS }: { readonly killedMs?: number } = {}) {
     this.#root = root;
+    this.#killedMs = killedMs;
   }
 
   protected at(name: string): string {
@@ -273,13 +280,37 @@ export class LinuxSystem implements NodeSystem {
     }
   }
 
+  /** Those that have been started and have not ended. */
+  readonly #programs = new Set<Promise<unknown>>();
+
+  /** Waits for the programs that run, but no longer than this: a mkfs that is cut off has to be made again. */
+  async settled(limitMs: number): Promise<void> {
+    const done = new AbortController();
+    const all = Promise.all(this.#programs).finally(() => done.abort());
+    await Promise.race([all, systemClock.sleep(limitMs, done.signal).catch(() => {})]);
+  }
+
   async run(program: string, args: readonly string[], timeoutMs: number): Promise<ProgramResult> {
-    const result = await execa(program, args, {
+    const running = execa(program, args, {
       reject: false,
       timeout: timeoutMs,
       stdin: "ignore",
       env: { LC_ALL: "C" },
     });
+    this.#programs.add(running);
+    void running.finally(() => this.#programs.delete(running));
+    // A program that waits in the kernel cannot be ended before the kernel lets it go, and then it is ended at once.
+    const ended = new AbortController();
+    const late = systemClock.sleep(timeoutMs + this.#killedMs, ended.signal).then(
+      () => null,
+      () => null, // it has ended
+    );
+    const result = await Promise.race([running, late]);
+    ended.abort();
+    if (result === null) {
+      const stderr = `did not end after ${timeoutMs} ms, and cannot be ended: it waits in the kernel`;
+      return { code: null, stdout: "", stderr };
+    }
     const stderr = result.timedOut ? `ended after ${timeoutMs} ms` : result.stderr;
     const cannotStart = result.exitCode === undefined ? (result.message ?? "") : "";
     return {

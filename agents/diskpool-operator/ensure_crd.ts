@@ -21,7 +21,10 @@ const ATTEMPT_MS = 500;
 const VersionSchema = Type.Object({ name: Type.String(), storage: Type.Boolean() });
 const CrdSchema = Type.Object({
   metadata: Type.Object({ resourceVersion: Type.String() }),
-  spec: Type.Object({ versions: Type.Array(VersionSchema) }),
+  spec: Type.Object({
+    versions: Type.Array(VersionSchema),
+    conversion: Type.Optional(Type.Unknown()),
+  }),
   status: Type.Optional(
     Type.Object({
       conditions: Type.Optional(
@@ -78,7 +81,14 @@ export function updatedCrd(found: unknown): unknown {
     // What is in the metadata (labels of the installation) stays.
     ...(found as object), // parsed above
     metadata: { ...(found as { metadata: object }).metadata, ...metadata },
-    spec: { ...wanted.spec, versions: [...wanted.spec.versions, ...others] },
+    // Versions of others are read through their conversion, which is theirs, too.
+    spec: {
+      ...wanted.spec,
+      ...(others.length > 0 && spec.conversion !== undefined
+        ? { conversion: spec.conversion }
+        : {}),
+      versions: [...wanted.spec.versions, ...others],
+    },
   };
 }
 

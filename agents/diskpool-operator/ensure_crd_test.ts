@@ -22,8 +22,16 @@ test("covers() lets the API server add its defaults, and nothing be missing", ()
 
 test("updatedCrd() keeps the versions of others, and stores ours", () => {
   const later = { name: "v1beta2", storage: true, served: true, schema: {} };
-  const found = { metadata: { name: NAME, resourceVersion: "7" }, spec: { versions: [later] } };
-  const update = updatedCrd(found) as { metadata: unknown; spec: { versions: unknown[] } };
+  const conversion = { strategy: "Webhook", webhook: { conversionReviewVersions: ["v1"] } };
+  const found = {
+    metadata: { name: NAME, resourceVersion: "7" },
+    spec: { versions: [later], conversion },
+  };
+  const update = updatedCrd(found) as {
+    metadata: unknown;
+    spec: { versions: unknown[]; conversion: unknown };
+  };
+  assert.deepEqual(update.spec.conversion, conversion, "what reads their versions stays");
   assert.deepEqual(update.metadata, { name: NAME, resourceVersion: "7" });
   assert.deepEqual(update.spec.versions, [
     diskPoolCrd().spec.versions[0],

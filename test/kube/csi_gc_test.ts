@@ -118,7 +118,7 @@ describe("the volume garbage collector on a real API server", { concurrency: fal
   };
   const volumes = async () =>
     (await cluster.rest.volumes()).entries.map(({ spec }) => spec.uuid).sort();
-  const untilVolumes = async (wanted: readonly string[], seconds = 60) => {
+  const untilVolumes = async (wanted: readonly string[], seconds = 150) => {
     let seen: readonly string[] = [];
     try {
       await until(
@@ -250,7 +250,7 @@ describe("the volume garbage collector on a real API server", { concurrency: fal
     await makePv(gone);
     await plane.restartApiServer();
     controller.recorder.mend();
-    await untilVolumes([published, deletable, byHand, freed, gone], 120);
+    await untilVolumes([published, deletable, byHand, freed, gone], 200);
     assert.notEqual(await phaseOf(gone), "gone");
   });
 
