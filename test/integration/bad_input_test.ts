@@ -5,8 +5,10 @@ import {
   closeSync,
   createReadStream,
   ftruncateSync,
+  linkSync,
   openSync,
   readFileSync,
+  symlinkSync,
   writeSync,
 } from "node:fs";
 import net from "node:net";
@@ -122,6 +124,27 @@ describe("bad input", () => {
     assert.equal(await sha256(disk), sum, "the foreign pool was touched");
     const again = await pool.rpc.importPool({ name: "first", disks: [`aio://${disk}`] });
     assert.equal(again.name, "first");
+    pool.close();
+  });
+
+  test("a pool on another pool's disk by another path is refused, and nothing is overwritten", async () => {
+    const disk = makeDisk(cluster, "once.img", 64);
+    const { pool } = clients();
+    await pool.rpc.createPool({ name: "once", disks: [`aio://${disk}`] });
+    symlinkSync(disk, `${disk}.symbolic`);
+    linkSync(disk, `${disk}.hard`);
+    for (const other of [`${disk}.symbolic`, `${disk}.hard`, path.join(disk, "../once.img")]) {
+      await rejects(
+        pool.rpc.createPool({ name: "twice", disks: [`aio://${other}`] }),
+        "invalid-argument",
+        /in use/,
+      );
+    }
+    // The refused ones kept nothing: the disk can be had again, by any of its names.
+    await pool.rpc.exportPool({ name: "once" });
+    const again = await pool.rpc.importPool({ name: "once", disks: [`aio://${disk}.symbolic`] });
+    assert.equal(again.name, "once");
+    await pool.rpc.destroyPool({ name: "once" });
     pool.close();
   });
 

@@ -108,6 +108,27 @@ Task<Result<PoolInfo>> PoolService::import(PoolRequest request) {
 }
 
 Task<Result<PoolInfo>> PoolService::load(PoolRequest request, IfMissing if_missing) {
+  const std::string name = request.name;
+  Result<PoolInfo> outcome = co_await load_unlogged(std::move(request), if_missing);
+  log_failure(name, outcome);
+  co_return outcome;
+}
+
+// Said once until something else comes of it: callers try again and again.
+void PoolService::log_failure(const std::string& name, const Result<PoolInfo>& outcome) {
+  constexpr size_t kNamesMax = 256;
+  if (outcome.ok() || outcome.error().code == ErrorCode::kAlreadyExists) {
+    failures_.erase(name);
+    return;
+  }
+  if (failures_.size() >= kNamesMax) failures_.clear();
+  std::string& told = failures_[name];
+  if (told == outcome.error().message) return;
+  told = outcome.error().message;
+  events_.on_log(LogLevel::kError, "pool not loaded: " + told, {{"pool.id", name}});
+}
+
+Task<Result<PoolInfo>> PoolService::load_unlogged(PoolRequest request, IfMissing if_missing) {
   const std::string what =
       (if_missing == IfMissing::kFormat ? "Cannot create pool " : "Cannot import pool ") +
       request.name + ": ";

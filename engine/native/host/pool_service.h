@@ -66,6 +66,8 @@ class PoolService final {
  private:
   enum class IfMissing : uint8_t { kFormat, kFail };
   Task<Result<PoolInfo>> load(PoolRequest request, IfMissing if_missing);
+  Task<Result<PoolInfo>> load_unlogged(PoolRequest request, IfMissing if_missing);
+  void log_failure(const std::string& name, const Result<PoolInfo>& outcome);
   Task<Result<std::shared_ptr<LvolStore>>> open_store(std::shared_ptr<Bdev> base,
                                                       PoolRequest request, IfMissing if_missing);
   [[nodiscard]] Result<void> check_names(const Pool& loading) const;
@@ -81,6 +83,7 @@ class PoolService final {
   EngineEvents& events_;
   std::map<std::string, std::weak_ptr<AsyncMutex>> locks_;  // by name, or by disk
   std::map<std::string, std::unique_ptr<Pool>> pools_;      // by name
+  std::map<std::string, std::string> failures_;             // by name: why it was not loaded last
 };
 
 // Comma-joined, as in the lvol's property.

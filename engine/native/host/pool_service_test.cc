@@ -113,6 +113,18 @@ TEST_F(PoolServiceTest, CreateNeverFormatsAPoolWhoseDiskIsAwayForAMoment) {
   EXPECT_EQ(replicas.list().size(), 1u);
 }
 
+// Whoever runs the node reads its log; agent-core tries again every few seconds.
+TEST_F(PoolServiceTest, WhatCannotBeLoadedIsToldOnce) {
+  for (int i = 0; i < 3; ++i) EXPECT_FALSE(import("p", "/dev/d0").ok());
+  ASSERT_EQ(events.errors.size(), 1u);
+  EXPECT_TRUE(events.errors[0].starts_with("pool not loaded: Cannot import pool p: "))
+      << events.errors[0];
+  ASSERT_TRUE(create("p", "/dev/d0").ok());
+  ASSERT_TRUE(export_pool("p").ok());
+  EXPECT_FALSE(import("p", "/dev/d1").ok());
+  EXPECT_EQ(events.errors.size(), 2u);
+}
+
 TEST_F(PoolServiceTest, BdevThatWasThereBeforeOutlivesThePoolOnIt) {
   ASSERT_TRUE(sim.run(registry.create("malloc:///m0?size_mb=64")).ok());
   for (const char* disk_uri : {"bdev:///m0", "loopback:///m0", "malloc:///m0?size_mb=64"}) {
