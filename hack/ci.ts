@@ -210,7 +210,7 @@ export const steps: readonly Step[] = [
       // the newest too.
       [
         guestTest("oldest", "csi_guest", "serving_engine"),
-        guestTest("oldest", "kernel_initiator", "node_prep_guest", "stale_node"),
+        guestTest("oldest", "kernel_initiator", "node_prep_guest"),
       ],
       [
         guestTest("newest", "serving_engine", "kernel_initiator"),
