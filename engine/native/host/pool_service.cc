@@ -232,6 +232,14 @@ Task<Result<PoolInfo>> PoolService::load_unlogged(PoolRequest request, IfMissing
             std::to_string(page) + " was half written",
         {{"pool.id", name}});
   }
+  for (const uint32_t page : loaded->store->gone_lvols()) {
+    events_.on_log(LogLevel::kWarn,
+                   "metadata page " + std::to_string(page) +
+                       " of the pool holds no replica, though it is damaged or others name it: one "
+                       "that was being made or deleted when its node went down is gone; if another "
+                       "is missing, its volume has to be healed from its other replicas",
+                   {{"pool.id", name}});
+  }
   events_.on_log(LogLevel::kInfo, "pool loaded",
                  {{"pool.id", name}, {"pool.uuid", loaded->store->uuid().to_string()}});
   co_return describe(*loaded);

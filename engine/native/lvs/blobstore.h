@@ -17,6 +17,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -93,6 +94,9 @@ class Blobstore final {
   [[nodiscard]] const std::vector<uint32_t>& cut_off_roots() const noexcept {
     return cut_off_roots_;
   }
+  // Pages that are named as the root of a blob, or damaged, though nothing of it is left to load:
+  // what was there has gone, by a deletion or creation that was cut off or by damage.
+  [[nodiscard]] const std::vector<uint32_t>& gone_roots() const noexcept { return gone_roots_; }
   // Takes no more changes: a metadata write failed.
   [[nodiscard]] bool failed() const noexcept { return failed_.has_value(); }
   [[nodiscard]] Reactor& home() const noexcept { return *home_; }
@@ -112,6 +116,12 @@ class Blobstore final {
   Task<Result<bool>> repair_from_shadow(uint32_t page, Scan* scan);
   Task<Result<void>> repair_torn_roots(Scan* scan);
   [[nodiscard]] Error lost_roots(const std::vector<uint32_t>& pages) const;
+  // What is in no blob that was found (blobstore_orphans.cc).
+  void note_stray(uint32_t page, std::span<const uint8_t, lvs_format::kPageSize> bytes,
+                  Scan* scan) const;
+  Task<Result<void>> ask_what_nobody_owns(const Scan* scan,
+                                          const std::vector<std::shared_ptr<Blob>>& dropped);
+  Task<BitArray> roots_of_last_export();
   Task<Result<void>> write_repairs(const Scan* scan);
   Task<Result<std::shared_ptr<Blob>>> load_blob(uint32_t root, Scan* scan);  // null: dropped
   Task<Result<lvs_format::ExtentPage>> load_extent_page(uint64_t blob_id, uint32_t index,
@@ -182,7 +192,7 @@ class Blobstore final {
   std::optional<uint32_t> shadow_page_;
   std::optional<uint32_t> old_shadow_;  // was given up, and may hold its image still
   bool protects_ = false;  // loading is done: there is a shadow whenever a page is free
-  std::vector<uint32_t> cut_off_roots_;
+  std::vector<uint32_t> cut_off_roots_, gone_roots_;
   AsyncMutex metadata_;
 };
 

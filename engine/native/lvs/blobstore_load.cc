@@ -6,6 +6,7 @@
 
 #include "core/reactor.h"
 #include "lvs/blobstore.h"
+#include "lvs/blobstore_scan.h"
 #include "lvs/io_error.h"
 
 namespace mayastor {
@@ -29,22 +30,6 @@ Error damaged(std::string what) {
 }
 
 }  // namespace
-
-struct Blobstore::Scan {
-  std::vector<uint32_t> roots;
-  struct Torn {
-    uint32_t page;
-    uint64_t blob_id;  // what its header says
-    bool no_tail;      // its last bytes are zero, the checksum among them
-  };
-  std::vector<Torn> torn;       // neither valid nor empty
-  std::vector<uint32_t> stray;  // valid, nothing to do with its place: shadows, extent pages
-  std::map<uint32_t, uint32_t> shadows;  // where the copy of a page lies; the highest, if several
-  std::map<uint32_t, Page> repaired;     // pages that are to be written
-  std::vector<uint32_t> emptied;         // torn roots that are to be empty: deletes, half creates
-  std::vector<uint32_t> half_deleted;    // whole roots of deletes that are to be finished
-  std::vector<uint32_t> half_chains;     // the pages by which those are known
-};
 
 Task<Result<SuperBlock>> Blobstore::read_super(std::shared_ptr<Bdev> base) {
   if (base->size_bytes() < kPageSize) {
@@ -206,13 +191,18 @@ Task<Result<void>> Blobstore::scan(Scan* scan) {
         continue;
       }
       const lvs_format::PageHeader header = lvs_format::page_header(page);
-      if (header.sequence != 0) continue;  // of a chain, or left over from one
+      if (header.sequence != 0) {  // of a chain, or left over from one
+        scan->chain_pages.emplace_back(first + i, header.blob_id);
+        continue;
+      }
       if (header.blob_id == lvs_format::blob_id_of(first + i)) {
         scan->roots.push_back(first + i);
       } else {
         scan->stray.push_back(first + i);
         if (const auto original = lvs_format::shadow_original(page)) {
           scan->shadows[*original] = first + i;
+        } else {
+          note_stray(first + i, page, scan);
         }
       }
     }
@@ -405,6 +395,8 @@ Task<Result<void>> Blobstore::settle_snapshots(const Scan* scan) {
   }
   auto claimed = claim_all();
   if (!claimed.ok()) co_return claimed;
+  auto asked = co_await ask_what_nobody_owns(scan, dropped);
+  if (!asked.ok()) co_return asked;
   // Sound so far: from here on it may be written.
   auto repaired = co_await write_repairs(scan);
   if (!repaired.ok()) co_return repaired;

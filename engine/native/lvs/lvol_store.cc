@@ -411,6 +411,10 @@ std::vector<uint32_t> LvolStore::cut_off_lvols() const {
   return store_ == nullptr ? std::vector<uint32_t>() : store_->cut_off_roots();
 }
 
+std::vector<uint32_t> LvolStore::gone_lvols() const {
+  return store_ == nullptr ? std::vector<uint32_t>() : store_->gone_roots();
+}
+
 bool LvolStore::failed() const noexcept {
   return store_ != nullptr && (lost_ || store_->failed());
 }

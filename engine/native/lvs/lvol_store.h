@@ -79,6 +79,8 @@ class LvolStore final : public std::enable_shared_from_this<LvolStore> {
   // Metadata pages of lvols that, by the look of it, were being made or deleted when the crash
   // came, without a copy that proves it. They are gone.
   [[nodiscard]] std::vector<uint32_t> cut_off_lvols() const;
+  // Metadata pages that other pages name as a lvol's, or that are damaged, and where no lvol is.
+  [[nodiscard]] std::vector<uint32_t> gone_lvols() const;
   // Takes no more changes since its metadata could not be written, or its device has gone; export
   // and import it again.
   [[nodiscard]] bool failed() const noexcept;
