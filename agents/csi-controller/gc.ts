@@ -9,7 +9,7 @@
  *   claim (Released) that is being deleted. It is void once the PersistentVolume is there again, or CreateVolume asks.
  * - An orphan is deleted only if it still is one after a grace period: the provisioner writes the PersistentVolume a
  *   moment after CreateVolume has returned; what this process was asked to create is never an orphan.
- *   That is why it is carried out only after a grace period.
+ * - The order of an ended PersistentVolume is carried out after a grace period too: it may be made again.
  * - A published volume has a user. One that was ordered away is deleted once it is published no more, an orphan stays.
  * - A volume is judged and deleted under its guard, which calls of the sidecars take too.
  * - The pass over orphans is repeated until it succeeded once; a deletion that fails is tried again until it is void.

@@ -28,6 +28,8 @@ test("a stock Debian kernel discovers, connects, makes ext4 and passes fio while
 
   const discovered = await guest(`nvme discover -t tcp -a 10.0.2.2 -s ${port}`);
   assert.match(discovered, new RegExp(NQN), "the nexus is in the discovery log");
+  const treqs = new Set([...discovered.matchAll(/^treq:\s+(.*?)\s*$/gm)].map(([, value]) => value));
+  assert.deepEqual([...treqs], ["not specified"], "connect-all asks for TLS where it is another");
 
   await guest(`nvme connect -t tcp -a 10.0.2.2 -s ${port} -n ${NQN} --ctrl-loss-tmo=60 --nr-io-queues=2
     for i in $(seq 100); do [ -b /dev/nvme0n1 ] && break; sleep 0.1; done

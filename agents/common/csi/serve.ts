@@ -1,8 +1,8 @@
 /**
  * What both plugins have in common on their CSI socket: the identity service and the way the socket is made.
  *
- * Invariants: the socket of a dead instance is replaced; a living one's, and anything else at its path, is left alone and refused; the socket is
- * open to sidecars of any user (mode 0777), as published.
+ * Invariants: the socket of a dead instance is replaced; a living one's, and anything else at its path, is left alone and
+ * refused; the socket is open to sidecars of any user (mode 0777), as published.
  */
 import { chmod, link, lstat, mkdir, rename, rm } from "node:fs/promises";
 import { connect } from "node:net";
